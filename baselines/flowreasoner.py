@@ -1,0 +1,328 @@
+"""FlowReasoner: a meta-agent writes one workflow per problem and improves it by execution feedback.
+
+Gao et al. 2025, arXiv:2504.15257, section 4 and equation 5. Round 1 is the template (one call of
+the code generator); each later round the meta-agent sees a parent workflow, its score and the
+modifications tried on it, and writes the next one as Python code; every workflow runs on the
+feedback tests; the best by mean feedback wins, the earliest on ties.
+
+Differs from the paper and its release:
+- `final=keep` (default) grades the best program that was already produced; the release executes the
+  winning workflow again (`final=rerun`).
+- With a greedy worker the three evaluations of a workflow are one and the same: it is run once, and
+  the round says so (`evals` in its record).
+- A workflow that does not parse, load or run scores 0 and its error is shown to the meta-agent as
+  experience; the release loses such rounds.
+- A modification already tried on its parent is asked for again at most twice, not without end.
+- On a problem without a feedback test nothing can be compared: the template's answer is kept.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from baselines.operators import DESCRIPTIONS, OPERATORS
+from harness.extract import code_block, fenced_blocks, strip_reasoning
+from harness.types import Context, Level, Message, Method, Problem, Sampling, Solution
+
+TEMPLATE = """\
+class Workflow:
+    async def __call__(self, problem: str, entry_point: str):
+        solution = await self.custom_code_generate(
+            problem=problem, entry_point=entry_point, instruction=""
+        )
+        return solution["response"], self.llm.cost_manager.total_cost
+"""
+
+SYSTEM = """\
+You design workflows. A workflow is Python code that solves one programming problem by calling a
+worker model through operators. You improve a workflow step by step, guided by its score.
+
+Operators (call them as `await self.NAME(...)`; each result is a dictionary):
+{operators}
+
+Rules:
+- Write the complete class `Workflow` with `async def __call__(self, problem, entry_point)`.
+- It returns `(solution_text, self.llm.cost_manager.total_cost)`; never return None.
+- Make one modification of the given workflow: at most about 5 changed lines. Review, revise,
+  ensemble, testing, loops and conditions are welcome; keep it under 10 steps.
+- `custom` sends instruction + input; its instruction may be a constant of your <prompt> part, used
+  as `prompt_custom.NAME`. Define exactly those constants that you use; no placeholders in them.
+- Import what you use beyond the operators. Use operators that the workflow does not use yet.
+
+Answer with three parts and nothing else:
+<modification>one sentence: what you change and why</modification>
+<graph>
+the Python code of class Workflow
+</graph>
+<prompt>
+Python constants such as NAME = \"\"\"text\"\"\", or nothing
+</prompt>"""
+
+ROUND = """\
+The problem that the workflow is for:
+{problem}
+
+The current workflow scores {score} (best is 1.0):
+<graph>
+{graph}</graph>
+<prompt>
+{prompts}</prompt>
+{experience}
+Write the next workflow for this problem."""
+
+FIRST = """\
+The problem that the workflow is for:
+{problem}
+
+There is no workflow yet. Write the first one for this problem."""
+
+AGAIN = "That modification was already tried on this workflow. Propose a different one."
+
+
+@dataclass
+class Round:
+    """One workflow and what became of it. Scores are feedback pass rates in [0, 1]."""
+
+    number: int
+    graph: str
+    prompts: str
+    parent: int | None = None
+    modification: str = ""
+    scores: list[float] = field(default_factory=list)
+    has_feedback: bool = False  # whether any execution could be tested
+    error: str | None = None  # one line: where, class, message
+    error_class: str | None = None  # "load:SyntaxError", "run:TypeError", "limit:CallLimit", ...
+    best_code: str = ""
+    best_score: float = -1.0
+    failures: tuple[str, ...] = ()  # failed tests of the best program, as far as the level allows
+    tried: list[tuple[str, float, str | None]] = field(default_factory=list)
+    # modifications made of this workflow: (text, score of the child, its error)
+
+    @property
+    def score(self) -> float:
+        return sum(self.scores) / len(self.scores) if self.scores else 0.0
+
+
+async def solve(
+    problem: Problem,
+    ctx: Context,
+    *,
+    rounds: int = 10,
+    evals: int = 3,
+    sample: int = 4,
+    alpha: float = 0.2,
+    lam: float = 0.3,
+    layout: Literal["round"] = "round",
+    parent: Literal["mixed", "latest"] = "mixed",
+    feedback: Literal["scalar", "errors"] = "scalar",
+    init_template: bool = True,
+    final: Literal["keep", "rerun"] = "keep",
+    early_stop: bool = False,
+) -> Solution:
+    """Return the program of the best workflow by feedback.
+
+    `rounds` counts the meta-agent's workflows (the template comes before them), `evals` the
+    executions of each, `sample` the parents in the mixed draw, `alpha` and `lam` its weights.
+    `early_stop` ends at a mean feedback of 1.0.
+    """
+    if ctx.sampling["worker"].temperature == 0:
+        evals = 1
+    history: list[Round] = []
+    if init_template:
+        history.append(await _evaluated(ctx, Round(1, TEMPLATE, ""), evals))
+    for _ in range(rounds):
+        if history and not history[0].has_feedback and history[0].best_code:
+            break
+        if early_stop and any(r.score == 1.0 for r in history):
+            break
+        number = len(history) + 1
+        ctx.round = number
+        chosen = _parent(ctx, history, sample, alpha, lam, parent)
+        made, reply = await _propose(ctx, problem, number, chosen, feedback)
+        history.append(await _evaluated(ctx, made, evals, reply))
+        if chosen is not None:
+            chosen.tried.append((made.modification, made.score, made.error))
+    ctx.round = None
+    best = max(history, key=lambda r: (r.score, -r.number), default=None)
+    if best is None:
+        return Solution("")
+    if final == "rerun":
+        run = await ctx.run_workflow(best.graph, best.prompts, operators=OPERATORS)
+        return Solution(code_block(run.answer or "", problem.entry_point))
+    if not best.best_code:
+        best = max(history, key=lambda r: (bool(r.best_code), r.best_score, -r.number))
+    return Solution(best.best_code)
+
+
+async def _evaluated(ctx: Context, made: Round, evals: int, reply: str | None = None) -> Round:
+    """Run a workflow `evals` times on the feedback tests and journal the round.
+
+    A failed execution scores 0 and ends the evaluation; a reply without a workflow is not run.
+    """
+    ctx.round = made.number
+    runs = 0
+    while runs < evals and made.error is None:
+        runs += 1
+        run = await ctx.run_workflow(made.graph, made.prompts, operators=OPERATORS)
+        if run.answer is None:
+            made.error, made.error_class = run.error, run.error_class
+            break
+        code = code_block(run.answer, ctx.problem.entry_point)
+        found = await ctx.run_feedback(code)
+        score = found.score or 0.0
+        made.has_feedback = found.score is not None
+        made.scores.append(score)
+        if score > made.best_score and code:
+            made.best_code, made.best_score = code, score
+            made.failures = found.errors
+    if made.error is not None:
+        made.scores.append(0.0)
+    ctx.note(
+        "round",
+        round=made.number,
+        parent=made.parent,
+        modification=made.modification,
+        score=made.score if made.has_feedback or made.error else None,
+        scores=made.scores,
+        evals=runs,
+        error=made.error,
+        error_class=made.error_class,
+        same_as_template=_same(made.graph, TEMPLATE),
+        texts={
+            "workflow": made.graph,
+            "prompts": made.prompts,
+            "reply": reply,
+            "code": made.best_code or None,
+        },
+    )
+    return made
+
+
+def mixed_probabilities(scores: list[float], alpha: float, lam: float) -> list[float]:
+    """AFlow's soft mixed selection (arXiv:2410.10762, equation 3) over scores in [0, 1]."""
+    top = max(scores)
+    weights = [math.exp(alpha * 100 * (s - top)) for s in scores]
+    total = sum(weights)
+    return [lam / len(scores) + (1 - lam) * w / total for w in weights]
+
+
+def _parent(
+    ctx: Context, history: list[Round], sample: int, alpha: float, lam: float, rule: str
+) -> Round | None:
+    """The workflow to modify: a draw among the first and the best others, or the latest."""
+    if not history:
+        return None
+    if rule == "latest":
+        return history[-1]
+    others = sorted(history[1:], key=lambda r: -r.score)[: max(sample - 1, 0)]
+    candidates = [history[0], *others]
+    weights = mixed_probabilities([r.score for r in candidates], alpha, lam)
+    return ctx.rng.choices(candidates, weights)[0]
+
+
+async def _propose(
+    ctx: Context, problem: Problem, number: int, parent: Round | None, feedback: str
+) -> tuple[Round, str]:
+    """Ask the meta-agent for the next workflow; (round, raw reply)."""
+    chat: list[Message] = [
+        {"role": "system", "content": SYSTEM.format(operators=_operator_list())},
+        {"role": "user", "content": _request(problem, parent, feedback)},
+    ]
+    tried = {_plain(text) for text, _, _ in parent.tried} if parent else set()
+    for attempt in range(3):
+        reply = (await ctx.ask(chat, role="meta")).text
+        made = parse_workflow(reply, number, parent)
+        if _plain(made.modification) not in tried or not made.modification or attempt == 2:
+            break
+        chat = [*chat[:2], {"role": "assistant", "content": reply}]
+        chat.append({"role": "user", "content": AGAIN})
+    return made, reply
+
+
+def _operator_list() -> str:
+    return "\n".join(f"{i}. {text}" for i, text in enumerate(DESCRIPTIONS, 1))
+
+
+def _request(problem: Problem, parent: Round | None, feedback: str) -> str:
+    if parent is None:
+        return FIRST.format(problem=problem.prompt)
+    lines = []
+    if parent.error:
+        lines.append(f"It failed: {parent.error}")
+    if parent.tried:
+        lines.append("\nAlready tried on it (do something different):")
+        for text, score, error in parent.tried:
+            outcome = f"failed: {error}" if error else f"scored {score:.2f}"
+            lines.append(f"- {text or 'no description'}: {outcome}")
+    if feedback == "errors" and parent.failures:
+        lines.append("\nFailed tests:")
+        lines += [f"- {line}" for line in parent.failures]
+    return ROUND.format(
+        problem=problem.prompt,
+        score=f"{parent.score:.2f}",
+        graph=parent.graph if parent.graph.endswith("\n") else parent.graph + "\n",
+        prompts=parent.prompts + "\n" if parent.prompts else "",
+        experience="\n".join(lines),
+    )
+
+
+def _field(reply: str, name: str) -> str | None:
+    """The last <name>...</name> of a reply, also when it was cut before its closing tag."""
+    found = re.findall(rf"<{name}>(.*?)(?:</{name}>|\Z)", reply, re.DOTALL | re.IGNORECASE)
+    return found[-1].strip("\n") if found else None
+
+
+def parse_workflow(reply: str, number: int, parent: Round | None) -> Round:
+    """The round that a meta-agent's reply describes; one without code carries its error."""
+    text = strip_reasoning(reply)
+    modification = (_field(text, "modification") or "").strip()
+    graph, prompts = _field(text, "graph"), _field(text, "prompt") or ""
+    made = Round(number, "", "", parent.number if parent else None, modification)
+    blocks = [b for b in fenced_blocks(graph if graph is not None else text) if b.strip()]
+    holding = [b for b in blocks if "class Workflow" in b]
+    if holding:
+        graph = holding[-1]
+    elif graph is None:
+        made.error = "reply: NoWorkflow: no <graph> part and no code block with class Workflow"
+        made.error_class = "reply:NoWorkflow"
+        return made
+    made.graph = graph.strip("\n") + "\n"
+    fenced = fenced_blocks(prompts)
+    made.prompts = "\n".join(fenced) if fenced else prompts.strip()
+    if not made.graph.strip():
+        made.error = "reply: NoWorkflow: the <graph> part is empty"
+        made.error_class = "reply:NoWorkflow"
+    return made
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split()).rstrip(".")
+
+
+def _same(graph: str, other: str) -> bool:
+    """Whether two workflows are one program: equal syntax trees, comments and layout aside."""
+    try:
+        return ast.dump(ast.parse(graph)) == ast.dump(ast.parse(other))
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+
+
+METHOD = Method(
+    name="flowreasoner",
+    solve=solve,
+    summary="a meta-agent writes one workflow per problem, improved by feedback (Gao et al. 2025)",
+    level=Level.L3,
+    calls=lambda knobs: {
+        "meta": (knobs["rounds"], 3 * knobs["rounds"]),
+        "worker": (
+            (knobs["rounds"] + knobs["init_template"]),
+            (knobs["rounds"] + knobs["init_template"]) * knobs["evals"] * 4,
+        ),
+    },
+    roles=("worker", "meta"),
+    sampling={"meta": Sampling(temperature=0.7, max_tokens=2048)},
+)

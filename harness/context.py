@@ -1,0 +1,443 @@
+"""One sample's view of the world: every model call, feedback test and workflow goes through it.
+
+It journals each call (failed attempts too), retries what is worth retrying, prices it, keeps to the
+budget, and gives back replies that an earlier, interrupted process of the same run already paid
+for. The method sees none of that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from harness.errors import BudgetReached, ModelRefused, ModelUnavailable, RequestRejected
+from harness.grade import run_tests
+from harness.journal import Journal, canonical, digest
+from harness.sandbox import Sandbox
+from harness.types import (
+    Completion,
+    Feedback,
+    Level,
+    Message,
+    Model,
+    Operator,
+    Problem,
+    Sampling,
+    WorkflowRun,
+)
+from harness.workflow import WorkflowLimits, execute
+
+ATTEMPTS = 5  # requests for one call before its sample is given up
+BACKOFF_S = 1.0  # doubled each time, with jitter; a server's Retry-After counts for more
+BACKOFF_MAX_S = 60.0
+
+
+def unknown_sum(values: Iterable[float | None]) -> float | None:
+    """The sum, or None as soon as one part is unknown."""
+    total: float = 0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
+
+
+@dataclass
+class Budget:
+    """What a run may spend; None is no limit. Checked before each request, so the overspend is at
+    most what was in flight."""
+
+    usd: float | None = None
+    tokens: int | None = None
+    minutes: float | None = None
+    spent_usd: float = 0.0
+    spent_tokens: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def check(self) -> None:
+        """Raise BudgetReached once a limit is spent."""
+        minutes = (time.monotonic() - self.started) / 60
+        for name, spent, limit in (
+            ("--budget-usd", self.spent_usd, self.usd),
+            ("--budget-tokens", self.spent_tokens, self.tokens),
+            ("--budget-minutes", minutes, self.minutes),
+        ):
+            if limit is not None and spent >= limit:
+                raise BudgetReached(
+                    f"{name} {limit:g} is spent; run the same command with more to go on"
+                )
+
+    def spend(self, completion: Completion, cost_usd: float | None) -> None:
+        self.spent_tokens += (completion.prompt_tokens or 0) + (completion.completion_tokens or 0)
+        if cost_usd is None and self.usd is not None:
+            raise BudgetReached(
+                "the price of a call is unknown, so --budget-usd cannot hold; use --budget-tokens"
+            )
+        self.spent_usd += cost_usd or 0.0
+
+
+class Gate:
+    """Admits requests to one model: `connections` at once, but one alone until it has answered.
+
+    So a wrong key or name costs one request, however many samples are waiting.
+    """
+
+    def __init__(self, model: Model, connections: int | None = None) -> None:
+        self.model = model
+        self.connections = connections or model.connections
+        self._slots = asyncio.Semaphore(self.connections)
+        self._first = asyncio.Lock()
+        self.answered = False  # set by the caller with the first completion
+        self._refused: ModelRefused | None = None
+
+    @contextlib.asynccontextmanager
+    async def admit(self) -> AsyncIterator[None]:
+        """Wait for a slot. Raises ModelRefused at once when an earlier request was refused."""
+        async with self._slots, contextlib.AsyncExitStack() as stack:
+            if not self.answered:
+                await stack.enter_async_context(self._first)
+            if self._refused:
+                raise self._refused
+            try:
+                yield
+            except RequestRejected as error:
+                if self.answered:
+                    raise
+                # nothing has succeeded: whatever is wrong is wrong with every request
+                self._refused = ModelRefused(f"the first request was rejected: {error}")
+                raise self._refused from error
+            except ModelRefused as error:
+                self._refused = error
+                raise
+
+
+@dataclass
+class Totals:
+    """What one sample has used. None: some part is unknown."""
+
+    calls: int = 0
+    prompt_tokens: float | None = 0
+    completion_tokens: float | None = 0
+    cost_usd: float | None = 0.0
+    rounds: int = 0
+
+    def add(self, completion: Completion, cost_usd: float | None) -> None:
+        self.calls += 1
+        self.prompt_tokens = unknown_sum((self.prompt_tokens, completion.prompt_tokens))
+        self.completion_tokens = unknown_sum((self.completion_tokens, completion.completion_tokens))
+        self.cost_usd = unknown_sum((self.cost_usd, cost_usd))
+
+
+class Stopwatch:
+    """Seconds of a sample, less those in which all that it did was to wait for a turn at a model.
+
+    So the time of a sample does not depend on how many others ran beside it.
+    """
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._waited_s = 0.0
+        self._idle_since: float | None = None
+        self._waiting = self._running = 0
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[Callable[[], None]]:
+        """Around one wait for a turn and the request after it; call the result when it begins."""
+        began = False
+        self._change(waiting=1)
+
+        def begin() -> None:
+            nonlocal began
+            began = True
+            self._change(waiting=-1, running=1)
+
+        try:
+            yield begin
+        finally:
+            self._change(**({"running": -1} if began else {"waiting": -1}))
+
+    def _change(self, waiting: int = 0, running: int = 0) -> None:
+        now = time.monotonic()
+        if self._idle_since is not None:
+            self._waited_s += now - self._idle_since
+        self._waiting += waiting
+        self._running += running
+        self._idle_since = now if self._waiting and not self._running else None
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began - self._waited_s
+
+
+class Recorded:
+    """Replies that earlier processes of this run journaled, by sample and request."""
+
+    def __init__(self, records: Iterable[Mapping[str, Any]]) -> None:
+        texts: dict[str, str] = {}
+        self._replies: dict[tuple[str, str], deque[tuple[Completion, float | None]]]
+        self._replies = defaultdict(deque)
+        for record in records:
+            if record["kind"] == "artifact":
+                texts[record["sha256"]] = record["text"]
+            elif record["kind"] == "call" and record["error"] is None:
+                completion = Completion(
+                    texts[record["response_sha"]],
+                    record["prompt_tokens"],
+                    record["completion_tokens"],
+                    record["cached_tokens"],
+                    record["reasoning_tokens"],
+                    record["finish"],
+                )
+                key = record["result_key"], record["request_sha"]
+                self._replies[key].append((completion, record["cost_usd"]))
+
+    def take(self, result_key: str, request_sha: str) -> tuple[Completion, float | None] | None:
+        """The next unused reply to this request in this sample, if one is there."""
+        waiting = self._replies.get((result_key, request_sha))
+        return waiting.popleft() if waiting else None
+
+
+@dataclass
+class SampleContext:
+    """Implements `harness.types.Context` for one sample of one run."""
+
+    problem: Problem
+    result_key: str
+    sample: int
+    seed: int
+    level: Level
+    sampling: Mapping[str, Sampling]
+    gates: Mapping[str, Gate]
+    journal: Journal
+    sandbox: Sandbox
+    budget: Budget
+    recorded: Recorded
+    feedback_tests: Sequence[str]
+    feedback_timeout_s: float
+    workflow_limits: WorkflowLimits = field(default_factory=WorkflowLimits)
+    round: int | None = None
+    totals: Totals = field(default_factory=Totals)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+
+    def __post_init__(self) -> None:
+        identity = f"{self.seed}/{self.problem.problem_id}/{self.sample}"
+        self.rng = random.Random(int(digest(identity)[:16], 16))
+        self._asked: Counter[str] = Counter()
+        self._feedback: dict[str, Feedback] = {}
+        self._call_no = 0
+
+    def _key(self) -> dict[str, Any]:
+        problem_id = self.problem.problem_id
+        return {"result_key": self.result_key, "problem_id": problem_id, "sample": self.sample}
+
+    async def ask(
+        self, messages: str | Sequence[Message], role: str = "worker", **sampling: Any
+    ) -> Completion:
+        """Ask a role's model.
+
+        Raises ModelRefused (ends the run), RequestRejected or ModelUnavailable (end this sample),
+        BudgetReached.
+        """
+        chat: list[Message] = (
+            [{"role": "user", "content": messages}] if isinstance(messages, str) else [*messages]
+        )
+        settings = replace(self.sampling[role], **sampling)
+        gate = self.gates[role]
+        request = {"model": gate.model.name, "messages": chat, "sampling": asdict(settings)}
+        text = canonical(request)
+        occurrence = self._asked[text]
+        self._asked[text] += 1
+        seed = self._draw(text, occurrence) if settings.temperature > 0 else None
+        request_sha = digest(text)
+        self._call_no += 1
+        call_no = self._call_no
+        paid = self.recorded.take(self.result_key, request_sha)
+        if paid is not None:
+            self.totals.add(*paid)
+            return paid[0]
+        self.journal.artifact(text)
+        common = {
+            **self._key(),
+            "call_no": call_no,
+            "round": self.round,
+            "role": role,
+            "model": gate.model.name,
+            "request_sha": request_sha,
+            "temperature": settings.temperature,
+            "seed": seed,
+            "max_tokens": settings.max_tokens,
+        }
+        for attempt in range(1, ATTEMPTS + 1):
+            with self.stopwatch.turn() as begin:
+                async with gate.admit():
+                    begin()
+                    self.budget.check()
+                    began = time.monotonic()
+                    try:
+                        completion = await gate.model.complete(
+                            chat,
+                            max_tokens=settings.max_tokens,
+                            temperature=settings.temperature,
+                            top_p=settings.top_p,
+                            seed=seed,
+                        )
+                    except (ModelRefused, RequestRejected, ModelUnavailable) as error:
+                        self._journal_error(common, attempt, error, time.monotonic() - began)
+                        if not isinstance(error, ModelUnavailable) or attempt == ATTEMPTS:
+                            raise
+                        asked_s = error.retry_after_s
+                        pause = self._backoff_s(attempt) if asked_s is None else asked_s
+                        completion = None
+                    else:
+                        gate.answered = True
+                        cost = gate.model.price(completion)
+                        self._journal_call(
+                            common, attempt, completion, cost, time.monotonic() - began
+                        )
+                        self.totals.add(completion, cost)
+                        self.budget.spend(completion, cost)
+            if completion is not None:
+                return completion
+            await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _draw(self, request: str, occurrence: int) -> int:
+        """A seed for one sampled call: the same in every process that gets to this call."""
+        parts = f"{self.seed}/{self.problem.problem_id}/{self.sample}/{occurrence}/{request}"
+        return int.from_bytes(hashlib.sha256(parts.encode()).digest()[:4], "big") >> 1
+
+    @staticmethod
+    def _backoff_s(attempt: int) -> float:
+        return min(BACKOFF_S * 2 ** (attempt - 1), BACKOFF_MAX_S) * random.uniform(0.5, 1.0)
+
+    def _journal_call(
+        self,
+        common: dict[str, Any],
+        attempt: int,
+        completion: Completion,
+        cost: float | None,
+        latency_s: float,
+    ) -> None:
+        self.journal.write(
+            "call",
+            **common,
+            attempt=attempt,
+            response_sha=self.journal.artifact(completion.text),
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+            cached_tokens=completion.cached_tokens,
+            reasoning_tokens=completion.reasoning_tokens,
+            finish=completion.finish,
+            served_by=completion.model,
+            ignored=list(completion.ignored),
+            cost_usd=cost,
+            latency_s=round(latency_s, 3),
+            error=None,
+            error_kind=None,
+        )
+
+    def _journal_error(
+        self,
+        common: dict[str, Any],
+        attempt: int,
+        error: ModelRefused | RequestRejected | ModelUnavailable,
+        latency_s: float,
+    ) -> None:
+        unknown = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+        self.journal.write(
+            "call",
+            **common,
+            **dict.fromkeys((*unknown, "response_sha", "finish", "cost_usd")),
+            attempt=attempt,
+            latency_s=round(latency_s, 3),
+            error=str(error),
+            error_kind=error.kind,
+        )
+
+    async def run_feedback(self, code: str) -> Feedback:
+        """Run the protocol's feedback tests on a program; the same program is run once.
+
+        Raises SandboxError.
+        """
+        if not self.feedback_tests:
+            return Feedback(None, 0, 0)
+        sha = digest(code)
+        if sha not in self._feedback:
+            report = await run_tests(
+                self.sandbox,
+                self.problem,
+                code,
+                tests=self.feedback_tests,
+                timeout_s=self.feedback_timeout_s,
+            )
+            total = len(self.feedback_tests)
+            told = self.level in (Level.L1, Level.L3)
+            errors = tuple(
+                f"{test}: {verdict} {detail}".rstrip()[:400]
+                for test, (verdict, detail) in zip(
+                    self.feedback_tests, report.outcomes, strict=False
+                )
+                if told and not verdict.solved
+            )
+            if told and not report.outcomes:
+                errors = (f"{report.verdict}: {report.detail}",)
+            self._feedback[sha] = Feedback(
+                report.passed / total, report.passed, total, errors, str(report.verdict)
+            )
+        feedback = self._feedback[sha]
+        self.journal.write(
+            "feedback",
+            **self._key(),
+            round=self.round,
+            code_sha=self.journal.artifact(code),
+            passed=feedback.passed,
+            total=feedback.total,
+            verdict=feedback.verdict,
+            errors=list(feedback.errors),
+        )
+        return feedback
+
+    async def run_workflow(
+        self, code: str, prompts: str, *, operators: Mapping[str, Operator]
+    ) -> WorkflowRun:
+        """Run model-written workflow code outside our process; errors come back as data."""
+        tests = self.feedback_tests if self.level in (Level.L1, Level.L3) else ()
+        run = await execute(
+            self.sandbox,
+            self,
+            code,
+            prompts,
+            operators=operators,
+            test_cases=tests,
+            limits=self.workflow_limits,
+        )
+        self.journal.write(
+            "workflow",
+            **self._key(),
+            round=self.round,
+            calls=run.calls,
+            operators=list(run.operators),
+            answer_sha=None if run.answer is None else self.journal.artifact(run.answer),
+            error=run.error,
+            error_class=run.error_class,
+        )
+        return run
+
+    def note(
+        self, kind: str, *, texts: Mapping[str, str | None] | None = None, **fields: Any
+    ) -> None:
+        """Journal a record of the method's own; each of `texts` is stored once as `<name>_sha`."""
+        shas = {
+            f"{name}_sha": None if text is None else self.journal.artifact(text)
+            for name, text in (texts or {}).items()
+        }
+        if kind == "round":
+            self.totals.rounds += 1
+        self.journal.write(kind, **self._key(), **fields, **shas)

@@ -1,0 +1,228 @@
+"""What `eval` shows in a terminal: what was chosen, live progress, and the result as a table."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+from harness.metrics import percent
+from harness.types import Verdict
+
+if TYPE_CHECKING:
+    from harness.api import Plan, Summary
+    from harness.run import Progress, Row
+
+LINE_EVERY_S = 10.0  # without a terminal, a line at most this often
+FULL_KNOBS = ("rounds", "evals", "max_iterations", "agents")
+
+
+def minutes(seconds: float | None) -> str:
+    """Seconds in the unit that people read: 45 s, 12.5 min, 3.2 h."""
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def dollars(value: float | None) -> str:
+    return "unknown" if value is None else f"${value:.4f}" if value else "$0"
+
+
+def count(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.0f}"
+
+
+def score(estimate: Any) -> str:
+    """66.7% [35.4, 87.9] of 9 problems."""
+    if estimate.value is None:
+        return "no verdict yet"
+    return (
+        f"{percent(estimate.value)}% [{percent(estimate.low)}, {percent(estimate.high)}]"
+        f" of {estimate.problems}"
+    )
+
+
+class Display:
+    """Live progress on a terminal, plain lines elsewhere. Use as a context around the run."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        from rich.console import Console
+
+        self.console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._live: Any = None
+        self._last = 0.0
+        self._progress: Progress | None = None
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False)
+
+    def plan(self, plan: Plan) -> None:
+        """The first lines: what runs, what was chosen for you, what all of it would cost."""
+        roles = ", ".join(f"{role} {model.name}" for role, model in plan.models.items())
+        knobs = " ".join(f"{name}={value}" for name, value in plan.knobs.items())
+        self.say(f"{plan.method.name} on {plan.benchmark.name}: {_ids(plan)}; {roles}")
+        if knobs:
+            self.say(f"  knobs: {knobs}")
+        for note in plan.notes:
+            self.say(f"  {note}")
+        worker = plan.sampling["worker"]
+        if "evals" in plan.knobs and worker.temperature == 0 and plan.knobs["evals"] > 1:
+            self.say("  the worker is greedy, so evaluations of one workflow are one: it runs once")
+        self.say(f"  this run: {_cost(plan, None)}")
+        everything = len(plan.benchmark.lists[plan.config.list])
+        if len(plan.items) < everything:
+            self.say(f"  all {everything} problems: {_cost(plan, everything)}")
+            self.say(f"  to start that: {_full_command(plan)}")
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            from rich.live import Live
+
+            self._live = Live(
+                console=self.console, get_renderable=self._status, refresh_per_second=2
+            )
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._live is not None:
+            self._live.__exit__(*exc)
+
+    def update(self, progress: Progress, row: Row | None) -> None:
+        """Called at the start (row None) and for every finished sample."""
+        self._progress = progress
+        if row is None:
+            if progress.resumed:
+                self.say(f"resuming: {progress.resumed} of {progress.total} samples are done")
+            return
+        solved = row["verdict"] == Verdict.PASSED
+        detail = f" ({row['detail'][:80]})" if row["detail"] and not solved else ""
+        line = f"{row['problem_id']}: {row['verdict']}{detail}, {row['calls']} calls, "
+        line += f"{minutes(row['wall_s'])}"
+        if self._live is not None or progress.total <= 30:
+            self.say(line.replace("\n", " "))
+        if self._live is None and time.monotonic() - self._last > LINE_EVERY_S:
+            self._last = time.monotonic()
+            self.say(str(self._status()))
+
+    def _status(self) -> Any:
+        from rich.text import Text
+
+        progress = self._progress
+        if progress is None:
+            return Text("starting ...")
+        parts = [
+            f"{len(progress.rows)}/{progress.total}",
+            f"pass@1 {score(progress.estimate())}",
+            f"{progress.calls} calls",
+            f"{count(progress.tokens)} tokens",
+            dollars(progress.total_of("cost_usd")),
+            f"{minutes(progress.elapsed_s)} gone",
+            f"{minutes(progress.eta_s)} left",
+        ]
+        if progress.invalid:
+            parts.insert(2, f"{progress.invalid} errored")
+        return Text("  ".join(parts))
+
+    def summary(self, summary: Summary) -> None:
+        """The run as one table row, and where to look next."""
+        from rich.table import Table
+
+        progress, estimate = summary.progress, summary.estimate
+        per_problem = progress.calls / max(len(progress.rows), 1)
+        table = Table(title=None, show_edge=False, pad_edge=False)
+        names = ("method", "pass@1 [95%]", "problems", "level", "calls", "tokens", "cost", "time")
+        for name in names:
+            table.add_column(name, overflow="fold")
+        table.add_row(
+            summary.plan.method.name,
+            score(estimate).partition(" of ")[0],
+            str(estimate.problems),
+            str(summary.plan.level),
+            f"{progress.calls} ({per_problem:.1f} each)",
+            count(progress.tokens),
+            dollars(progress.total_of("cost_usd")),
+            minutes(sum(row["wall_s"] for row in progress.rows.values())),
+        )
+        self.console.print(table)
+        kinds: dict[str, int] = {}
+        for row in progress.rows.values():
+            kinds[row["verdict"]] = kinds.get(row["verdict"], 0) + 1
+        self.say("verdicts: " + ", ".join(f"{k} {n}" for k, n in sorted(kinds.items())))
+        if progress.invalid:
+            low, high = estimate.floor, estimate.ceiling
+            bounds = "" if low is None or high is None else f" ({percent(low)} to {percent(high)}%)"
+            self.say(
+                f"{progress.invalid} errored and are in no mean{bounds}; the same command retries"
+            )
+        if summary.status == "budget":
+            self.say("the budget is spent; the same command with more of it goes on")
+        self.say(f"run {summary.run_id}, sandbox {summary.sandbox}")
+        out = summary.plan.config.out
+        option = "" if str(out) == "results" else f" --out {out}"
+        self.say(f"  python -m harness show {summary.run_id}{option}")
+        self.say(f"  python -m harness leaderboard{option}")
+
+
+def _ids(plan: Plan) -> str:
+    ids = [item.problem.problem_id for item in plan.items]
+    total = len(plan.benchmark.lists[plan.config.list])
+    named = ", ".join(ids) if len(ids) <= 5 else f"{ids[0]} to {ids[-1]}"
+    return f"{len(ids)} of {total} problems ({named})"
+
+
+def _cost(plan: Plan, problems: int | None) -> str:
+    calls = ", ".join(
+        f"{low:,} {role} calls" if low == high else f"{low:,} to {high:,} {role} calls"
+        for role, (low, high) in plan.calls(problems).items()
+    )
+    estimate = plan.minutes(problems)
+    if estimate is None:
+        return calls
+    low, high = (minutes(60 * m) for m in estimate)
+    return f"{calls}; about {low}" + ("" if low == high else f" to {high}") + " here"
+
+
+def _full_command(plan: Plan) -> str:
+    command = f"python -m harness eval --method {plan.method.name} -b {plan.benchmark.name}"
+    command += f" --worker {plan.models['worker'].name}"
+    for role, model in plan.models.items():
+        if role != "worker" and model is not plan.models["worker"]:
+            command += (
+                f" --{role} {model.name}" if role == "meta" else f" --role {role}={model.name}"
+            )
+    return command
+
+
+@contextlib.contextmanager
+def download_bar(stream: IO[str], name: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for bytes; a line every tenth where there is no terminal."""
+    from rich.console import Console
+
+    console = Console(file=stream, highlight=False)
+    if not console.is_terminal:
+        told = -1
+
+        def line(done: int, total: int) -> None:
+            nonlocal told
+            tenth = 10 * done // max(total, 1)
+            if tenth > told:
+                told = tenth
+                console.print(f"{name}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", markup=False)
+
+        yield line
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    with Progress(
+        "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console
+    ) as bar:
+        task = bar.add_task(name, total=None)
+
+        def draw(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield draw

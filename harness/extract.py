@@ -1,0 +1,131 @@
+"""Reply text to program: the last fenced block that defines the entry point, whole.
+
+Rules: reasoning tags are dropped first; then the last fenced block that defines the entry point,
+else all blocks together, else the reply itself; dedented, and everything at module level is kept
+but a `__main__` guard. Linear in the length of the reply. Unlike the sanitizers of other harnesses
+nothing is dropped because of its shape: functions without `return`, decorated and async functions,
+top-level `if` and `try` all stay.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+
+_REASONING = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_UNOPENED = re.compile(r"^.*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+.-]*)[^\n]*$", re.MULTILINE)
+
+
+def strip_reasoning(reply: str) -> str:
+    """The reply without its reasoning, also where a template swallowed the opening tag."""
+    return _UNOPENED.sub("", _REASONING.sub("", reply))
+
+
+def fenced_blocks(reply: str) -> list[str]:
+    """The contents of all fenced blocks in order; an unfinished last fence counts."""
+    blocks: list[str] = []
+    start: int | None = None
+    fence = ""
+    for match in _FENCE.finditer(reply):
+        mark, language = match.groups()
+        if start is None:
+            start, fence = match.end() + 1, mark
+        elif mark[0] == fence[0] and len(mark) >= len(fence) and not language:
+            blocks.append(reply[start : match.start()])
+            start = None
+    if start is not None and reply[start:].strip():
+        blocks.append(reply[start:])
+    return [textwrap.dedent(block).strip("\n") for block in blocks]
+
+
+def defines(code: str, name: str) -> bool:
+    """Whether `code` parses and binds `name` at module level (def, class, import, assignment)."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return any(name in _bound(node) for node in _module_level(tree.body))
+
+
+def code_block(reply: str, entry_point: str | None = None) -> str:
+    """The program in a reply; empty when there is none that defines `entry_point`.
+
+    Without an entry point: the last block that parses, else the last block, else the text.
+    """
+    text = strip_reasoning(reply)
+    blocks = [block for block in fenced_blocks(text) if block.strip()]
+    if entry_point is None:
+        parsing = [block for block in blocks if _parses(block)]
+        chosen = (parsing or blocks or [textwrap.dedent(text).strip("\n")])[-1]
+        return _without_main(chosen)
+    for block in reversed(blocks):
+        if defines(block, entry_point):
+            return _without_main(block)
+    for candidate in ("\n\n".join(blocks), _closed(blocks), textwrap.dedent(text).strip("\n")):
+        if candidate and defines(candidate, entry_point):
+            return _without_main(candidate)
+    # a program that does not parse is still the answer: its verdict says so
+    named = re.compile(rf"^\s*(?:async\s+)?def\s+{re.escape(entry_point)}\b", re.MULTILINE)
+    for candidate in (*reversed(blocks), textwrap.dedent(text).strip("\n")):
+        if named.search(candidate):
+            return candidate
+    return ""
+
+
+def _closed(blocks: list[str]) -> str:
+    """The last block without its unfinished tail (a reply that was cut by the token limit)."""
+    if not blocks:
+        return ""
+    lines = blocks[-1].splitlines()
+    for keep in range(len(lines) - 1, max(len(lines) - 40, 0), -1):
+        candidate = "\n".join(lines[:keep])
+        if _parses(candidate):
+            return candidate
+    return ""
+
+
+def _parses(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _module_level(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Statements that run at module level, those inside top-level if, try and with included."""
+    found: list[ast.stmt] = []
+    for node in body:
+        found.append(node)
+        for name in ("body", "orelse", "finalbody"):
+            if isinstance(node, ast.If | ast.Try | ast.With):
+                found += _module_level(getattr(node, name, []))
+    return found
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name for alias in node.names}
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, ast.AnnAssign) and node.value is not None:
+        targets = [node.target]
+    return {t.id for t in targets if isinstance(t, ast.Name)}
+
+
+def _without_main(code: str) -> str:
+    """The code without `if __name__ == "__main__":`, by line, so that all else stays as written."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return code
+    lines = code.splitlines()
+    for node in reversed(tree.body):
+        if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
+            del lines[node.lineno - 1 : node.end_lineno]
+    return "\n".join(lines).strip("\n")

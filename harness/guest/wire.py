@@ -1,0 +1,215 @@
+"""Frames and plain values between the harness and a sandboxed program. Both sides use this file.
+
+A frame is a 4-byte big-endian length, one kind byte, and that many bytes of payload. Values cross
+as JSON with tagged containers, never as pickle: what comes out of the sandbox is data of exact
+built-in types, so nothing inside can decide how it compares.
+"""
+
+import contextlib
+import json
+import resource
+import socket
+import struct
+import sys
+
+FRAME_MB = 64  # the largest frame either side accepts
+HELLO, LOAD, OK, ERROR = b"H", b"L", b"O", b"E"
+CALL, RETURNED, RAISED, TEST, DONE = b"C", b"R", b"X", b"T", b"D"
+REQUEST, REPLY, ANSWER = b"Q", b"A", b"F"
+
+_HEADER = struct.Struct(">IB")
+
+
+class Opaque:
+    """Stands for a value that is not plain data: equal to nothing, itself included."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __eq__(self, other):
+        return False
+
+    __hash__ = None
+
+    def __repr__(self):
+        return f"<{self.name} object>"
+
+
+def frame(kind, payload=b""):
+    """The bytes of one frame. Raises ValueError when the payload is too large."""
+    if len(payload) > FRAME_MB << 20:
+        raise ValueError(f"frame of {len(payload)} bytes, {FRAME_MB} MB allowed")
+    return _HEADER.pack(len(payload), kind[0]) + payload
+
+
+def parse_header(header):
+    """(payload length, kind) of the 5 header bytes. Raises ValueError when it is too large."""
+    length, kind = _HEADER.unpack(header)
+    if length > FRAME_MB << 20:
+        raise ValueError(f"frame of {length} bytes, {FRAME_MB} MB allowed")
+    return length, bytes([kind])
+
+
+HEADER_BYTES = _HEADER.size
+
+
+class Channel:
+    """The guest's end: blocking send and receive on an inherited socket."""
+
+    def __init__(self, fd):
+        self._socket = socket.socket(fileno=fd)
+        self._socket.set_inheritable(False)
+
+    def fileno(self):
+        return self._socket.fileno()
+
+    def send(self, kind, payload=b""):
+        self._socket.sendall(frame(kind, payload))
+
+    def _read(self, count):
+        parts = []
+        while count:
+            part = self._socket.recv(min(count, 1 << 20))
+            if not part:
+                sys.exit(0)  # the harness closed the channel: nothing is left to do
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def receive(self):
+        length, kind = parse_header(self._read(HEADER_BYTES))
+        return kind, self._read(length)
+
+
+def start():
+    """Set this process's limits from argv and return its channel. Called before anything else."""
+    limits = json.loads(sys.argv[2])
+    sys.set_int_max_str_digits(0)
+    megabytes = limits["memory_mb"] << 20
+    wanted = {
+        resource.RLIMIT_AS: megabytes,
+        resource.RLIMIT_DATA: megabytes,
+        resource.RLIMIT_CPU: limits["cpu_s"],
+        resource.RLIMIT_FSIZE: limits["file_mb"] << 20,
+        resource.RLIMIT_NOFILE: 64,
+        resource.RLIMIT_CORE: 0,
+    }
+    for name, value in wanted.items():
+        _, hard = resource.getrlimit(name)
+        limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        # macOS refuses RLIMIT_AS; there the harness's own memory watch is what holds
+        with contextlib.suppress(ValueError):
+            resource.setrlimit(name, (limit, limit))
+    sys.path[:] = [p for p in sys.path if not p.endswith("/guest")] + limits["packages"]
+    channel = Channel(int(sys.argv[1]))
+    channel.send(HELLO)
+    return channel
+
+
+def dump(value):
+    """Encode a value as bytes; what is not plain data becomes a tagged type name."""
+    try:
+        return json.dumps(_pack(value)).encode()
+    except RecursionError:
+        return json.dumps({"o": "deeply nested"}).encode()
+
+
+def load(payload):
+    """Decode what `dump` made: exact built-in types only. Raises ValueError on anything else."""
+    return _unpack(json.loads(payload))
+
+
+def _pack(value):
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if kind is list:
+        return {"l": [_pack(v) for v in value]}
+    if kind is tuple:
+        return {"t": [_pack(v) for v in value]}
+    return _pack_rare(value)
+
+
+def _pack_rare(value):  # noqa: PLR0911
+    # subclasses (Counter, namedtuple, IntEnum, numpy.float64, ...) become their built-in base
+    if isinstance(value, bool | int):
+        return int.__add__(value, 0)
+    if isinstance(value, float):
+        return float.__add__(value, 0.0)
+    if isinstance(value, str):
+        return "".join(str.__iter__(value))
+    if isinstance(value, bytes | bytearray):
+        return {"b" if isinstance(value, bytes) else "ba": bytes(value).hex()}
+    if isinstance(value, complex):
+        return {"c": [value.real, value.imag]}
+    if isinstance(value, list):
+        return {"l": [_pack(v) for v in list.__iter__(value)]}
+    if isinstance(value, tuple):
+        return {"t": [_pack(v) for v in tuple.__iter__(value)]}
+    if isinstance(value, dict):
+        return {"d": [[_pack(k), _pack(v)] for k, v in dict.items(value)]}
+    if isinstance(value, set):
+        return {"s": [_pack(v) for v in set.__iter__(value)]}
+    if isinstance(value, frozenset):
+        return {"fs": [_pack(v) for v in frozenset.__iter__(value)]}
+    if isinstance(value, range):
+        return {"r": [value.start, value.stop, value.step]}
+    module, name = type(value).__module__, type(value).__name__
+    if (module, name) == ("decimal", "Decimal"):
+        return {"D": str(value)}
+    if (module, name) == ("fractions", "Fraction"):
+        return {"F": [value.numerator, value.denominator]}
+    if module.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
+        return _pack(value.tolist())
+    if name in ("dict_keys", "dict_values", "dict_items") and module == "builtins":
+        return {"v": [name, [_pack(v) for v in value]]}
+    if hasattr(value, "__next__"):  # a generator or iterator: its items, to be read once
+        return {"i": [_pack(v) for v in value]}
+    return {"o": f"{module}.{name}"}
+
+
+def _view(name, items):
+    if name == "dict_keys":
+        return dict.fromkeys(items).keys()
+    if name == "dict_items":
+        return dict(items).items()
+    return dict(enumerate(items)).values()
+
+
+def _decimal(text):
+    from decimal import Decimal
+
+    return Decimal(text)
+
+
+def _fraction(pair):
+    from fractions import Fraction
+
+    return Fraction(*pair)
+
+
+_UNPACK = {
+    "l": lambda body: [_unpack(v) for v in body],
+    "t": lambda body: tuple(_unpack(v) for v in body),
+    "d": lambda body: {_unpack(k): _unpack(v) for k, v in body},
+    "s": lambda body: {_unpack(v) for v in body},
+    "fs": lambda body: frozenset(_unpack(v) for v in body),
+    "i": lambda body: iter([_unpack(v) for v in body]),
+    "v": lambda body: _view(body[0], [_unpack(v) for v in body[1]]),
+    "r": lambda body: range(*body),
+    "b": bytes.fromhex,
+    "ba": bytearray.fromhex,
+    "c": lambda body: complex(*body),
+    "D": _decimal,
+    "F": _fraction,
+    "o": lambda body: Opaque(str(body)),
+}
+
+
+def _unpack(value):
+    if not isinstance(value, dict):
+        if isinstance(value, list):
+            raise ValueError("an untagged list")
+        return value
+    ((tag, body),) = value.items()
+    return _UNPACK[tag](body)

@@ -1,0 +1,143 @@
+"""The record of a run: append-only JSON lines under `results/runs/<run_id>/`.
+
+`run.json` says what the run is. Each process appends to a segment of its own, `<n>.jsonl`, one
+`write` per record, so that kill -9 can tear at most the last line; a reader skips a torn line.
+Everything else (DuckDB, the board, tables) is derived and can be deleted.
+
+Records (`kind`, and `at` = unix seconds, in all of them; texts stand once, by SHA-256):
+
+- `session`: `event` start|end, `status` running|complete|partial|interrupted|budget|refused|failed
+- `artifact`: `sha256`, `text`
+- `call`: one request to a model, failed attempts too: `result_key`, `problem_id`, `sample`,
+  `call_no` (1-based, of the sample), `attempt` (1-based), `round` (null outside of rounds),
+  `role`, `model`, `request_sha` (JSON of messages and sampling), `response_sha`,
+  `prompt_tokens`, `completion_tokens`, `cached_tokens`, `reasoning_tokens`, `temperature`, `seed`,
+  `max_tokens`, `cost_usd` (null: unknown), `latency_s`, `finish`, `error`, `error_kind`
+- `feedback`: `result_key`, `problem_id`, `sample`, `round`, `code_sha`, `passed`, `total`,
+  `verdict`, `errors`
+- `workflow`: one execution: `result_key`, `problem_id`, `sample`, `round`, `calls`, `operators`,
+  `answer_sha`, `error`, `error_class`
+- `round`: `result_key`, `problem_id`, `sample`, `round`, `parent`, `modification`, `workflow_sha`,
+  `prompts_sha`, `reply_sha`, `score` (null: no feedback test), `scores`, `error`, `error_class`,
+  `code_sha` (the program with the best feedback score of the round)
+- any other kind a method notes, with the same first three fields
+- `result`: one graded sample: `result_key`, `problem_id`, `sample`, `verdict`, `detail`,
+  `solution_sha`, `prompt_tokens`, `completion_tokens`, `calls`, `rounds`, `cost_usd`, `wall_s`,
+  `grade_s`, `feedback_passed`, `feedback_total`, `error_kind`. The last one of a key holds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.errors import StoreError
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, in hex."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: what digests are made of."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+class Journal:
+    """One process's segment of a run. Raises StoreError when the disk refuses."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(run_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(self._lock, 64, 0).decode() or "another process"
+                os.close(self._lock)
+                raise StoreError(
+                    f"{run_dir.name}: {holder} is writing this run; wait for it, or use --fresh"
+                ) from None
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"process {os.getpid()}".encode(), 0)
+            numbers = [int(p.stem) for p in run_dir.glob("*.jsonl") if p.stem.isdigit()]
+            path = run_dir / f"{max(numbers, default=0) + 1:04d}.jsonl"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            self._file = os.open(path, flags, 0o644)
+        except OSError as error:
+            raise StoreError(f"{run_dir}: cannot write: {error.strerror}") from error
+        self._seen: set[str] = set()
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Append one record with a single write. Raises StoreError: no disk, or not plain data."""
+        record = {"kind": kind, "at": round(time.time(), 3), **fields}
+        line = json.dumps(record, ensure_ascii=True, allow_nan=False).encode() + b"\n"
+        try:
+            written = os.write(self._file, line)
+        except OSError as error:
+            raise StoreError(f"{self.run_dir}: cannot write: {error.strerror}") from error
+        if written != len(line):
+            raise StoreError(f"{self.run_dir}: disk full after {written} of {len(line)} bytes")
+
+    def artifact(self, text: str) -> str:
+        """Keep a text once; return its SHA-256."""
+        sha = digest(text)
+        if sha not in self._seen:
+            self._seen.add(sha)
+            self.write("artifact", sha256=sha, text=text)
+        return sha
+
+    def close(self) -> None:
+        os.close(self._file)
+        os.close(self._lock)
+
+
+def read_segment(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
+    """Yield (offset, end, record) of every whole line from byte `start`; None for a broken line.
+
+    An unfinished last line is not yielded: its writer may still be at it, or was killed.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        offset = start
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = json.loads(line)
+                whole = record if isinstance(record, dict) and "kind" in record else None
+            except ValueError:
+                whole = None
+            yield offset, offset + len(line), whole
+            offset += len(line)
+
+
+def segments(run_dir: Path) -> list[Path]:
+    """The run's segments in the order in which they were begun."""
+    return sorted(p for p in run_dir.glob("*.jsonl") if p.stem.isdigit())
+
+
+def read_run(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """Every whole record of a run, oldest segment first; broken lines are left out."""
+    for path in segments(run_dir):
+        for _, _, record in read_segment(path):
+            if record is not None:
+                yield record
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a small file as a whole. Raises StoreError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot write: {error.strerror}") from error

@@ -1,0 +1,66 @@
+"""A model that answers from a script: for tests, and for trying a method without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.types import Completion, Message
+
+Replies = Sequence[str | Exception] | Callable[[Sequence[Message]], str]
+
+
+class ScriptedModel:
+    """Answers with `replies` in order, or with what the function makes of the messages.
+
+    An exception among the replies is raised. Tokens are words; every answer is free.
+    """
+
+    connections = 8
+
+    def __init__(self, name: str, replies: Replies) -> None:
+        if not name.startswith("scripted/"):
+            raise ValueError(f"{name!r}: the name of a scripted model begins with 'scripted/'")
+        self.name = name
+        self.requests: list[dict[str, Any]] = []  # every request, as it came
+        self._replies = replies
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def price(self, completion: Completion) -> float | None:
+        return 0.0
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int | None = None,
+        top_p: float | None = None,
+    ) -> Completion:
+        """The next reply. Raises AssertionError when the script has run out."""
+        number = len(self.requests)
+        self.requests.append(
+            {
+                "messages": list(messages),
+                "max_tokens": max_tokens,
+                "temperature": temperature,
+                "seed": seed,
+                "top_p": top_p,
+            }
+        )
+        if callable(self._replies):
+            reply: str | Exception = self._replies(messages)
+        elif number < len(self._replies):
+            reply = self._replies[number]
+        else:
+            raise AssertionError(f"{self.name}: request {number + 1}, but no reply is left for it")
+        if isinstance(reply, Exception):
+            raise reply
+        prompt_tokens = sum(len(message["content"].split()) for message in messages)
+        return Completion(reply, prompt_tokens, len(reply.split()), finish="stop", model=self.name)
+
+    async def close(self) -> None:
+        pass

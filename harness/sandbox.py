@@ -1,0 +1,385 @@
+"""The only place that starts untrusted code. `Sandbox.start(guest, limits)` gives a `Guest`.
+
+A guest is one of the programs in `harness/guest/`, in a process tree of its own that talks to us
+over one socket in frames (`wire.py`). It has no network, sees none of our environment, writes to a
+temporary directory only, is limited in CPU, memory, files and processes, and is killed as a whole.
+How much of that holds depends on the tier, strongest first; each is proved by a probe, not assumed:
+
+- `bubblewrap`: own user, pid, mount, net, ipc and uts namespaces; only /usr and the interpreter,
+  read-only; no home, no packages but those allowed (so no benchmark data)
+- `unshare`: own user, pid, net, ipc and uts namespaces; the file system is the user's own
+- `seatbelt` (macOS): no network, no writes outside; no memory limit but our watch
+- `rlimits`: limits and a clean environment only; no isolation: wants `--unsafe-local`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.errors import SandboxError
+from harness.guest import wire
+
+GUEST_DIR = Path(__file__).parent / "guest"
+ALLOWED_PACKAGES = ("numpy",)  # what a solution may import beside the standard library
+TIERS = ("bubblewrap", "unshare", "seatbelt", "rlimits")
+POLL_S = 0.05  # how often memory and process count are looked at
+STDERR_BYTES = 8_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one guest may use. Reaching one kills its whole process tree."""
+
+    cpu_s: int = 30  # RLIMIT_CPU of each process: the backstop behind the caller's own clock
+    memory_mb: int = 4096  # per process (RLIMIT_AS) and for the tree's resident memory
+    file_mb: int = 64  # largest file, and size of the private /tmp where there is one
+    processes: int = 32  # alive at once in the tree
+
+
+class GuestGone(Exception):
+    """The guest's process ended or was killed; `reason` is exit, memory, processes or frame."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass
+class Guest:
+    """A running guest: frames in, frames out, and what it has used so far."""
+
+    process: asyncio.subprocess.Process
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    limits: Limits
+    started: float = field(default_factory=time.monotonic)
+    killed_for: str | None = None  # memory or processes
+    _stderr: bytes = b""
+
+    async def send(self, kind: bytes, payload: bytes = b"") -> None:
+        """Send one frame. Raises GuestGone when nobody is there to read it."""
+        try:
+            self.writer.write(wire.frame(kind, payload))
+            await self.writer.drain()
+        except (ConnectionError, BrokenPipeError) as error:
+            raise await self._gone() from error
+
+    async def receive(self) -> tuple[bytes, bytes]:
+        """(kind, payload) of the next frame. Raises GuestGone at the end or on a broken frame."""
+        try:
+            header = await self.reader.readexactly(wire.HEADER_BYTES)
+            length, kind = wire.parse_header(header)
+            return kind, await self.reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise await self._gone() from error
+        except ValueError as error:
+            self.kill()
+            raise GuestGone("frame", str(error)) from error
+
+    async def _gone(self) -> GuestGone:
+        # the channel can close a moment before the process is reaped
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.process.wait(), 2)
+        self.kill()
+        if self.killed_for:
+            return GuestGone(self.killed_for, f"limit on {self.killed_for} reached")
+        code = await self.process.wait()
+        last = self.stderr.strip().rpartition("\n")[2]
+        return GuestGone("exit", f"exit status {code}" + (f": {last[:300]}" if last else ""))
+
+    @property
+    def stderr(self) -> str:
+        return self._stderr.decode("utf-8", "replace")
+
+    def tree(self) -> list[psutil.Process]:
+        """Every live process of the guest."""
+        try:
+            root = psutil.Process(self.process.pid)
+            return [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def cpu_s(self) -> float:
+        """CPU seconds of the live process tree, reaped children included."""
+        total = 0.0
+        for process in self.tree():
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+                total += getattr(times, "children_user", 0) + getattr(times, "children_system", 0)
+        return total
+
+    def starved_s(self) -> float:
+        """Seconds that the tree was ready to run but had no core (Linux; elsewhere 0)."""
+        total = 0.0
+        for process in self.tree():
+            with contextlib.suppress(OSError, IndexError):
+                total += int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[1]) / 1e9
+        return total
+
+    def kill(self) -> None:
+        """Kill the whole tree. Under bubblewrap and unshare its pid namespace dies with it."""
+        for process in self.tree():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+    async def watch(self) -> None:
+        """Kill the guest when its tree outgrows its limits."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            tree = self.tree()
+            resident = 0
+            for process in tree:
+                with contextlib.suppress(psutil.Error):
+                    resident += process.memory_info().rss
+            if len(tree) > self.limits.processes:
+                self.killed_for = "processes"
+            elif resident > self.limits.memory_mb << 20:
+                self.killed_for = "memory"
+            if self.killed_for:
+                # a fork bomb can outrun one pass over its processes
+                while self.process.returncode is None:
+                    self.kill()
+                    await asyncio.sleep(0.01)
+                return
+
+    async def keep_stderr(self) -> None:
+        assert self.process.stderr is not None
+        while chunk := await self.process.stderr.read(65536):
+            self._stderr = (self._stderr + chunk)[-STDERR_BYTES:]
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """Starts guests at one tier. Make one with `await Sandbox.detect()`."""
+
+    tier: str
+    prevented: tuple[tuple[str, bool], ...] = ()  # the probe's findings: attempt, was prevented
+
+    @property
+    def isolates(self) -> bool:
+        """Whether the probe saw at least the minimum prevented: network and our environment."""
+        found = dict(self.prevented)
+        return bool(found.get("network") and found.get("environment"))
+
+    @classmethod
+    async def detect(cls, tiers: tuple[str, ...] = TIERS) -> Sandbox:
+        """The strongest tier that works here, proved by a probe.
+
+        Raises SandboxError when not even a limited child process can be started.
+        """
+        failures = []
+        for tier in tiers:
+            if not _available(tier):
+                continue
+            try:
+                found = await cls(tier).probe()
+            except SandboxError as error:
+                failures.append(f"{tier}: {error}")
+                continue
+            sandbox = cls(tier, tuple(found.items()))
+            if sandbox.isolates or tier == "rlimits":
+                return sandbox
+            failures.append(f"{tier}: the probe got through")
+        raise SandboxError("no sandbox works here: " + "; ".join(failures))
+
+    async def probe(self) -> dict[str, bool]:
+        """Let a guest try what it must not be able to do; {attempt: was prevented}."""
+        with socket.socket() as listener, tempfile.TemporaryDirectory() as outside:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            secret = os.urandom(16).hex()
+            canary = {
+                "port": listener.getsockname()[1],
+                "secret": secret,
+                "home": _private_paths(),
+                "outside": f"{outside}/canary",
+                "pid": os.getpid(),
+            }
+            # a child that holds the secret in its environment, as we hold keys in ours
+            holder = await asyncio.create_subprocess_exec(
+                "/bin/sleep", "30", env={"CANARY": secret}
+            )
+            try:
+                async with self.start("probe", Limits(cpu_s=5, memory_mb=1024)) as guest:
+                    await guest.send(wire.LOAD, json.dumps(canary).encode())
+                    _, payload = await asyncio.wait_for(guest.receive(), 20)
+            except (GuestGone, TimeoutError) as error:
+                raise SandboxError(f"the probe did not answer: {error}") from error
+            finally:
+                holder.kill()
+                await holder.wait()
+            found: dict[str, bool] = json.loads(payload)
+            return found
+
+    @contextlib.asynccontextmanager
+    async def start(self, guest: str, limits: Limits | None = None) -> AsyncIterator[Guest]:
+        """Start `harness/guest/<guest>.py`; it is dead and its files are gone on leaving.
+
+        Raises SandboxError when the guest does not report for work: our fault, never a verdict.
+        """
+        limits = limits or Limits()
+        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(ours)
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-"))
+            with theirs:
+                command = self._command(guest, theirs.fileno(), limits, scratch)
+                try:
+                    process = await asyncio.create_subprocess_exec(
+                        *command,
+                        pass_fds=[theirs.fileno()],
+                        stdin=asyncio.subprocess.DEVNULL,
+                        stdout=asyncio.subprocess.DEVNULL,
+                        stderr=asyncio.subprocess.PIPE,
+                        cwd=scratch,
+                        env=_environment(scratch),
+                        start_new_session=True,
+                    )
+                except OSError as error:
+                    raise SandboxError(f"{self.tier}: cannot start: {error}") from error
+            reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+            running = Guest(process, reader, writer, limits)
+            tasks = [asyncio.create_task(running.watch())]
+            tasks.append(asyncio.create_task(running.keep_stderr()))
+            try:
+                try:
+                    kind, _ = await asyncio.wait_for(running.receive(), 60)
+                except (GuestGone, TimeoutError) as error:
+                    message = f"{self.tier}: {guest} did not start: {error}"
+                    raise SandboxError(message) from error
+                if kind != wire.HELLO:
+                    raise SandboxError(f"{self.tier}: {guest} began with {kind!r}")
+                running.started = time.monotonic()
+                yield running
+            finally:
+                running.kill()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                writer.close()
+                await process.wait()
+
+    def _command(self, guest: str, fd: int, limits: Limits, scratch: str) -> list[str]:
+        packages = _package_dirs()
+        inside = self.tier == "bubblewrap"
+        sites = ["/packages"] if inside else sorted({str(p.parent) for p in packages})
+        passed = {
+            "cpu_s": limits.cpu_s,
+            "memory_mb": limits.memory_mb,
+            "file_mb": limits.file_mb,
+            "packages": sites if packages else [],
+        }
+        directory = "/guest" if inside else str(GUEST_DIR)
+        python = [_interpreter(), "-I", "-S", "-B", f"{directory}/{guest}.py", str(fd)]
+        python.append(json.dumps(passed))
+        if self.tier == "bubblewrap":
+            return [*_bubblewrap(limits, packages), "--", *python]
+        if self.tier == "unshare":
+            spaces = "--user --map-root-user --net --ipc --uts --pid --fork --kill-child".split()
+            return ["unshare", *spaces, "--mount-proc", "--", *python]
+        if self.tier == "seatbelt":
+            return ["sandbox-exec", "-p", _seatbelt_profile(scratch), *python]
+        return python
+
+
+def _available(tier: str) -> bool:
+    command = {"bubblewrap": "bwrap", "unshare": "unshare", "seatbelt": "sandbox-exec"}.get(tier)
+    if command is None:
+        return True
+    linux_only = tier in {"bubblewrap", "unshare"}
+    return shutil.which(command) is not None and (sys.platform == "linux") == linux_only
+
+
+def _interpreter() -> str:
+    """The interpreter outside of any virtual environment, so that no environment is exposed."""
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def _private_paths() -> list[str]:
+    """What the user keeps at home, less the way to an interpreter that is installed there."""
+    interpreter = Path(os.path.realpath(sys.base_prefix))
+    home = Path.home()
+    entries = sorted(home.iterdir()) if home.is_dir() else []
+    return [str(p) for p in entries if p not in interpreter.parents and p != interpreter]
+
+
+def _package_dirs() -> list[Path]:
+    """The folders of the packages that solutions may import, and their bundled libraries."""
+    found = []
+    for name in ALLOWED_PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            continue
+        package = Path(spec.origin).parent
+        found += [p for p in (package, package.with_name(f"{name}.libs")) if p.is_dir()]
+    return found
+
+
+def _environment(scratch: str) -> dict[str, str]:
+    """All that a guest sees of an environment: nothing of ours."""
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    fixed = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
+    return {**fixed, "HOME": scratch, "TMPDIR": scratch, **dict.fromkeys(threads, "1")}
+
+
+def _bubblewrap(limits: Limits, packages: list[Path]) -> list[str]:
+    prefix = os.path.realpath(sys.base_prefix)
+    command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
+    command += ["--cap-drop", "ALL", "--clearenv", "--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "sbin", "lib", "lib32", "lib64"):
+        if os.path.islink(f"/{name}"):
+            command += ["--symlink", os.readlink(f"/{name}"), f"/{name}"]
+        elif os.path.isdir(f"/{name}"):
+            command += ["--ro-bind", f"/{name}", f"/{name}"]
+    if not prefix.startswith("/usr/"):
+        command += ["--ro-bind", prefix, prefix]
+    # installed packages may hold benchmark files with tests and references: cover them
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    sites = {sysconfig.get_path(kind, vars={"base": prefix}) for kind in ("purelib", "platlib")}
+    sites |= {"/usr/lib/python3/dist-packages", f"/usr/lib/{version}/site-packages"}
+    sites |= {str(p) for p in Path("/usr/local/lib").glob("python3*/*-packages")}
+    for site in sorted(s for s in sites if os.path.isdir(s)):
+        command += ["--tmpfs", site]
+    command += ["--proc", "/proc", "--dev", "/dev", "--ro-bind", str(GUEST_DIR), "/guest"]
+    for package in packages:
+        command += ["--ro-bind", str(package), f"/packages/{package.name}"]
+    command += ["--size", str(limits.file_mb << 20), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    for name, value in _environment("/tmp").items():
+        command += ["--setenv", name, value]
+    return command
+
+
+def _seatbelt_profile(scratch: str) -> str:
+    path = os.path.realpath(scratch)
+    return (
+        "(version 1)(allow default)(deny network*)(deny file-write*)"
+        f'(allow file-write* (subpath "{path}") (literal "/dev/null"))'
+    )
+
+
+def describe(sandbox: Sandbox) -> str:
+    """One line for a run's first words."""
+    found = [f"no {what}" if ok else f"{what.upper()} OPEN" for what, ok in sandbox.prevented]
+    return f"{sandbox.tier} ({', '.join(found) or 'not probed'})"
+
+
+def facts(sandbox: Sandbox) -> dict[str, Any]:
+    """For run.json and `doctor`."""
+    return {"tier": sandbox.tier, "prevented": dict(sandbox.prevented)}

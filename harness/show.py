@@ -1,0 +1,333 @@
+"""A run in the terminal, read straight from its journal: no database, no browser.
+
+Whatever a model wrote is printed as text: no markup is read in it, and control characters are
+shown as escapes, so that a reply cannot steer the terminal.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import StoreError, UsageError
+from harness.journal import read_segment, segments
+from harness.metrics import Estimate, count, dollars, duration, pass_at_1, percent
+from harness.store import Trajectory, plain, trajectory, writer_is_gone
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SHORT = 1200  # characters of a text that are shown unless all of it is asked for
+
+
+def show_run(
+    results_dir: Path,
+    run_id: str,
+    out: Console | None = None,
+    problem: str | None = None,
+    *,
+    sample: int | None = None,
+    full: bool = False,
+) -> None:
+    """Print a run: its head, its score and its samples, or one `problem`'s trajectories.
+
+    `out` is where to (default: stdout); `sample` picks one draw of the problem; `full` prints
+    texts in their whole length. Raises UsageError for an unknown run or problem, StoreError when
+    run.json cannot be read.
+    """
+    from rich.console import Console
+
+    console = out or Console()
+    run_dir = _find(results_dir, run_id)
+    head = _head(run_dir)
+    if problem is None:
+        _print_run(console, run_dir, head)
+        return
+    found = _trajectories(run_dir, problem)
+    if sample is not None:
+        found = [t for t in found if t.sample == sample]
+    if not found:
+        which = problem if sample is None else f"{problem}, sample {sample}"
+        raise UsageError(
+            f"{run_id}: no record of {which}; `python -m harness show {run_id}` lists its samples"
+        )
+    for one in found:
+        _print_trajectory(console, one, full=full)
+
+
+def _find(results_dir: Path, run_id: str) -> Path:
+    runs = results_dir / "runs"
+    known = sorted(p.name for p in runs.iterdir() if p.is_dir()) if runs.is_dir() else []
+    if run_id in known:
+        return runs / run_id
+    if not known:
+        raise UsageError(f"{run_id}: no run of that name, {runs} holds none")
+    near = difflib.get_close_matches(run_id, known, n=3, cutoff=0.4)
+    near = near or [name for name in known if run_id in name][:3] or known[-3:]
+    raise UsageError(
+        f"{run_id}: no run of that name under {runs}; near it: {', '.join(near)}; "
+        "`python -m harness list runs` names all"
+    )
+
+
+def _head(run_dir: Path) -> dict[str, Any]:
+    path = run_dir / "run.json"
+    try:
+        head = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: not readable: {error}") from error
+    if not isinstance(head, dict):
+        raise StoreError(f"{path}: expected an object, found {type(head).__name__}")
+    return head
+
+
+def _records(run_dir: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for path in segments(run_dir):
+        for _, _, record in read_segment(path):
+            if record is not None:
+                yield int(path.stem), record
+
+
+def _trajectories(run_dir: Path, problem: str) -> list[Trajectory]:
+    """Every sample of a problem with its texts: one pass for the records, one for the texts."""
+    by_sample: dict[int, list[tuple[int, dict[str, Any]]]] = {}
+    for segment, record in _records(run_dir):
+        if record.get("problem_id") == problem and isinstance(record.get("sample"), int):
+            by_sample.setdefault(record["sample"], []).append((segment, record))
+    found = [
+        trajectory(run_dir.name, problem, sample, records)
+        for sample, records in sorted(by_sample.items())
+    ]
+    wanted = {sha for one in found for sha in one.digests()}
+    texts = {
+        record["sha256"]: record["text"]
+        for _, record in _records(run_dir)
+        if record["kind"] == "artifact" and record.get("sha256") in wanted
+    }
+    for one in found:
+        one.texts = texts
+    return found
+
+
+def _print_run(console: Console, run_dir: Path, head: Mapping[str, Any]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    last: dict[str, dict[str, Any]] = {}
+    status, asked = "not started", None
+    for _, record in _records(run_dir):
+        if record["kind"] == "result":
+            last[str(record.get("result_key"))] = record
+        elif record["kind"] == "session":
+            start = record.get("event") == "start"
+            status = "running" if start else str(record.get("status"))
+            asked = record.get("samples") if start else asked
+    if status == "running" and writer_is_gone(run_dir):
+        status = "interrupted"
+    rows = sorted(last.values(), key=lambda r: _natural(str(r.get("problem_id")), r.get("sample")))
+
+    _line(console, str(head.get("run_id")), style="bold")
+    for name, value in _words(head):
+        _line(console, f"  {name:<10} {value}")
+    done = f"{len(rows)} of {asked} samples" if asked is not None else f"{len(rows)} samples"
+    _line(console, f"  {'status':<10} {status}, {done}")
+    _line(console, "")
+    _line(console, score_line(_estimate(rows), simulated=head.get("kind") == "simulated"))
+    counted = Counter(str(row.get("verdict")) for row in rows)
+    if counted:
+        _line(console, "verdicts: " + ", ".join(f"{n} {v}" for v, n in counted.most_common()))
+    _line(console, "")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("problem", "verdict"):
+        table.add_column(name, overflow="fold")
+    for name in ("calls", "tokens", "cost", "time"):
+        table.add_column(name, justify="right")
+    table.add_column("detail", overflow="ellipsis", no_wrap=True, ratio=1)
+    for row in rows:
+        name = str(row.get("problem_id")) + (f" #{row['sample']}" if row.get("sample") else "")
+        detail = " ".join(str(row.get("detail") or row.get("error_kind") or "").split())
+        cells = [name, str(row.get("verdict")), count(row.get("calls")), count(_tokens(row)),
+                 dollars(row.get("cost_usd")), duration(row.get("wall_s")), detail]  # fmt: skip
+        table.add_row(*(Text(plain(cell)) for cell in cells))
+    if rows:
+        console.print(table)
+        _line(console, f"One problem in full: python -m harness show {run_dir.name} "
+                       f"--problem {rows[0].get('problem_id')}")  # fmt: skip
+
+
+def score_line(estimate: Estimate, *, simulated: bool = False) -> str:
+    """pass@1 with its interval and what it rests on, as one line."""
+    if estimate.value is None:
+        line = "pass@1 unknown: no sample has a verdict yet"
+    else:
+        line = (
+            f"pass@1 {percent(estimate.value)} % "
+            f"(95% interval {percent(estimate.low)} to {percent(estimate.high)}), "
+            f"{estimate.problems} problems, {estimate.samples} samples"
+        )
+    if estimate.errored:
+        line += (
+            f"; {estimate.errored} errored: between {percent(estimate.floor)} "
+            f"and {percent(estimate.ceiling)} % were they graded"
+        )
+    return line + ("  [simulated: says nothing about a model]" if simulated else "")
+
+
+def _words(head: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """run.json as (name, words), what is absent left out."""
+    digest = str(head.get("benchmark_digest") or "")[:8]
+    parts = [head.get("benchmark"), f"list {head['list']}" if head.get("list") else "",
+             f"digest {digest}" if digest else ""]  # fmt: skip
+    yield "benchmark", ", ".join(str(x) for x in parts if x)
+    knobs = ", ".join(f"{k}={v}" for k, v in (head.get("knobs") or {}).items())
+    yield "method", f"{head.get('method')}" + (f" ({knobs})" if knobs else "")
+    for role, made in (head.get("roles") or {}).items():
+        sampling = ", ".join(f"{k} {v}" for k, v in (made.get("sampling") or {}).items()
+                             if v is not None)  # fmt: skip
+        yield role, f"{made.get('model')}" + (f" ({sampling})" if sampling else "")
+    yield "protocol", f"{head.get('protocol')}, level {head.get('level')}"
+    yield "sampling", f"{head.get('n_samples')} per problem, seed {head.get('seed')}"
+    yield "sandbox", f"{head.get('sandbox')}, grader {head.get('grader_version')}"
+    if isinstance(started := head.get("started_at"), int | float):
+        yield "started", datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    dirty = ", with uncommitted changes" if head.get("dirty") else ""
+    yield "harness", f"{head.get('harness_version')}, commit {str(head.get('commit'))[:12]}{dirty}"
+    if head.get("command"):
+        yield "command", str(head["command"])
+
+
+def _estimate(rows: list[dict[str, Any]]) -> Estimate:
+    outcomes: dict[str, list[bool | None]] = {}
+    for row in rows:
+        verdict = row.get("verdict")
+        solved = None if verdict == "invalid" else verdict == "passed"
+        outcomes.setdefault(str(row.get("problem_id")), []).append(solved)
+    return pass_at_1(outcomes)
+
+
+def _tokens(record: Mapping[str, Any]) -> int | None:
+    both = (record.get("prompt_tokens"), record.get("completion_tokens"))
+    return None if None in both else sum(x for x in both if x is not None)
+
+
+def _natural(problem_id: str, sample: Any) -> tuple[str, int, int]:
+    stem = problem_id.rstrip("0123456789")
+    return stem, int(problem_id[len(stem) :] or 0), sample if isinstance(sample, int) else 0
+
+
+def _print_trajectory(console: Console, found: Trajectory, *, full: bool) -> None:
+    console.rule(style="dim")
+    draw = f", sample {found.sample}" if found.sample else ""
+    _line(console, f"{found.problem_id}{draw} in {found.run_id}", style="bold")
+    if found.earlier:
+        _line(console, f"({found.earlier} records of an earlier, unfinished try are left out)")
+    for number in found.round_numbers():
+        part = found.of_round(number)
+        if number is not None:
+            _line(console, "")
+            _line(console, round_line(number, part), style="bold cyan")
+        for one in part.rounds:
+            _text(console, "modification", one.get("modification"), full=full)
+            _text(console, "error", one.get("error"), full=full)
+            _text(console, "workflow", found.text(one.get("workflow_sha")), full=True)
+        for call in part.calls:
+            _print_call(console, found, call, full=full)
+        for run in part.workflows:
+            names = ", ".join(run.get("operators") or []) or "none"
+            _line(console, f"  workflow executed: {run.get('calls')} operator calls ({names})")
+            _text(console, "error", run.get("error"), full=full)
+        for told in part.feedback:
+            line = f"{told.get('passed')} of {told.get('total')} passed, {told.get('verdict')}"
+            _line(console, f"  feedback: {line}")
+            _text(console, "errors", "\n".join(told.get("errors") or []), full=full)
+        for note in part.notes:
+            said = {k: v for k, v in note.items() if k not in HIDDEN}
+            _line(console, f"  {note['kind']}: {json.dumps(said, ensure_ascii=False)}")
+    _line(console, "")
+    if found.result is None:
+        _line(console, "no verdict yet", style="bold")
+        return
+    _text(console, "solution", found.text(found.result.get("solution_sha")), full=True)
+    verdict = found.result.get("verdict")
+    style = "bold green" if verdict == "passed" else "bold red"
+    _line(console, f"verdict: {verdict}", style=style)
+    _text(console, "detail", found.result.get("detail"), full=full)
+
+
+HIDDEN = {"kind", "at", "run_no", "segment", "logged_at", "result_key", "problem_id", "sample",
+          "round"}  # fmt: skip
+
+
+def round_line(number: int, part: Trajectory) -> str:
+    """A round's number, parent and feedback score as one line, without any text of a model."""
+    line = f"round {number}"
+    for one in part.rounds:
+        if one.get("parent") is not None:
+            line += f" · from round {one['parent']}"
+        line += f" · score {percent(one['score'], 0)} %" if one.get("score") is not None else ""
+        line += " · no feedback test" if one.get("score") is None and not one.get("error") else ""
+        line += " · failed" if one.get("error") else ""
+    return line
+
+
+def call_line(call: Mapping[str, Any]) -> str:
+    """A call's number, role, model, tokens, time and price as one line."""
+    again = f", attempt {call['attempt']}" if (call.get("attempt") or 1) > 1 else ""
+    tokens = f"{count(call.get('prompt_tokens'))} + {count(call.get('completion_tokens'))} tokens"
+    return (
+        f"call {call.get('call_no')}{again} · {call.get('role')} · {call.get('model')} · {tokens}"
+        f" · {duration(call.get('latency_s'))} · {dollars(call.get('cost_usd'))}"
+    )
+
+
+def request_text(request: str | None) -> str | None:
+    """The messages of a recorded request, one under the other; the text itself if it holds none."""
+    try:
+        found = json.loads(request or "null")
+    except ValueError:
+        return request
+    messages = found.get("messages") if isinstance(found, dict) else found
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        return request
+    return "\n\n".join(f"[{m.get('role')}]\n{m.get('content')}" for m in messages)
+
+
+def _print_call(console: Console, found: Trajectory, call: dict[str, Any], *, full: bool) -> None:
+    _line(console, f"  {call_line(call)}", style="bold")
+    prompt = request_text(found.text(call.get("request_sha")))
+    _text(console, "prompt", prompt, full=full, tail=True)
+    _text(console, "reply", found.text(call.get("response_sha")), full=full)
+    if call.get("error"):
+        _text(console, "error", f"{call.get('error_kind')}: {call['error']}", full=full)
+    if call.get("finish") not in (None, "stop"):
+        _line(console, f"    stopped by: {call['finish']}")
+
+
+def _text(
+    console: Console, title: str, text: str | None, *, full: bool, tail: bool = False
+) -> None:
+    """A titled, indented block; shortened to its head, or its tail, with the loss counted."""
+    if not text:
+        return
+    lost = 0 if full else max(0, len(text) - SHORT)
+    if lost:
+        text = text[lost:] if tail else text[:-lost]
+    _line(console, f"    {title}" + (f" (last {SHORT} characters)" if lost and tail else ""),
+          style="dim")  # fmt: skip
+    for line in text.rstrip("\n").split("\n"):
+        _line(console, f"      {line}")
+    if lost:
+        more = "before this" if tail else "more"
+        _line(console, f"      … {lost} characters {more}; --full shows all", style="dim")
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    from rich.text import Text
+
+    console.print(Text(plain(text), style=style), soft_wrap=True)

@@ -1,0 +1,681 @@
+"""Journals → DuckDB → snapshots. The database can always be deleted and made again.
+
+Under one `results` directory:
+
+- `runs/<run_id>/`: the journals, the only truth (`harness.journal`)
+- `harness.duckdb`: written by one process at a time, which holds `.ingest.lock`. Each record is
+  counted exactly once: the offset that a segment was read to is committed with its rows.
+- `board-<seq>.duckdb`, named by `board.json`: read-only copies for the leaderboard. DuckDB lets no
+  process read a file that another one writes, so readers are given a copy under a new name.
+
+Long texts stay in the journal; `artifacts` says at which byte of which segment each one stands.
+Every function here raises StoreError where a file cannot be read or written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import StoreError
+from harness.journal import canonical, digest, read_segment, segments, write_atomically
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+SCHEMA_VERSION = 1
+REBUILD = "python -m harness rebuild"
+BATCH = 20_000  # records per transaction
+LIMITS = {"INTEGER": 2**31, "BIGINT": 2**63, "DOUBLE": 1e300}
+
+# Columns that every fact has; `segment` is the number of the journal file that it came from.
+SAMPLE = {"run_no": "INTEGER", "segment": "INTEGER", "logged_at": "DOUBLE", "result_key": "TEXT",
+          "problem_id": "TEXT", "sample": "INTEGER"}  # fmt: skip
+
+# One table per kind of record; JSON marks a value that is kept as JSON text. No key index on
+# facts: it costs more than it saves. Times are unix seconds, costs US dollars, NULL is unknown.
+FACTS: dict[str, dict[str, str]] = {
+    "result": SAMPLE
+    | {"verdict": "TEXT", "detail": "TEXT", "solution_sha": "TEXT", "prompt_tokens": "BIGINT",
+       "completion_tokens": "BIGINT", "calls": "INTEGER", "rounds": "INTEGER",
+       "cost_usd": "DOUBLE", "wall_s": "DOUBLE", "grade_s": "DOUBLE", "feedback_passed": "INTEGER",
+       "feedback_total": "INTEGER", "error_kind": "TEXT"},
+    "round": SAMPLE
+    | {"round": "INTEGER", "parent": "INTEGER", "modification": "TEXT", "workflow_sha": "TEXT",
+       "prompts_sha": "TEXT", "reply_sha": "TEXT", "score": "DOUBLE", "scores": "JSON",
+       "error": "TEXT", "error_class": "TEXT", "code_sha": "TEXT"},
+    "feedback": SAMPLE
+    | {"round": "INTEGER", "code_sha": "TEXT", "passed": "INTEGER", "total": "INTEGER",
+       "verdict": "TEXT", "errors": "JSON"},
+    "workflow": SAMPLE
+    | {"round": "INTEGER", "calls": "INTEGER", "operators": "JSON", "answer_sha": "TEXT",
+       "error": "TEXT", "error_class": "TEXT"},
+    "call": SAMPLE
+    | {"call_no": "INTEGER", "attempt": "INTEGER", "round": "INTEGER", "role": "TEXT",
+       "model": "TEXT", "request_sha": "TEXT", "response_sha": "TEXT", "prompt_tokens": "BIGINT",
+       "completion_tokens": "BIGINT", "cached_tokens": "BIGINT", "reasoning_tokens": "BIGINT",
+       "temperature": "DOUBLE", "seed": "BIGINT", "max_tokens": "BIGINT", "cost_usd": "DOUBLE",
+       "latency_s": "DOUBLE", "finish": "TEXT", "error": "TEXT", "error_kind": "TEXT"},
+    "note": SAMPLE | {"kind": "TEXT", "fields": "JSON"},  # any other kind that a method notes
+}  # fmt: skip
+TABLE_OF = {"result": "results", "round": "rounds", "feedback": "feedback",
+            "workflow": "workflows", "call": "calls", "note": "notes"}  # fmt: skip
+
+RUN_FIELDS = {
+    "run_id": "TEXT", "config_hash": "TEXT", "benchmark": "TEXT", "benchmark_digest": "TEXT",
+    "list": "TEXT", "protocol": "TEXT", "level": "TEXT", "method": "TEXT", "method_digest": "TEXT",
+    "knobs": "JSON", "n_samples": "INTEGER", "seed": "BIGINT", "sandbox": "TEXT",
+    "grader_version": "TEXT", "price_table": "TEXT", "kind": "TEXT", "harness_version": "TEXT",
+    "commit": "TEXT", "dirty": "BOOLEAN", "command": "TEXT", "started_at": "DOUBLE",
+}  # fmt: skip
+TABLES: dict[str, dict[str, str]] = {
+    "meta_schema": {"version": "INTEGER", "applied_at": "DOUBLE"},
+    "runs": {"run_no": "INTEGER"}
+    | RUN_FIELDS
+    | {"worker": "TEXT", "meta": "TEXT", "status": "TEXT", "problems_asked": "INTEGER",
+       "samples_asked": "INTEGER", "run_json": "JSON"},
+    "artifacts": {"run_no": "INTEGER", "sha256": "TEXT", "path": "TEXT", "start": "BIGINT",
+                  "bytes": "BIGINT"},
+    "segments": {"path": "TEXT", "read_bytes": "BIGINT", "rows": "BIGINT", "broken": "BIGINT",
+                 "updated_at": "DOUBLE"},
+    **{table: FACTS[kind] for kind, table in TABLE_OF.items()},
+}  # fmt: skip
+
+
+@dataclass
+class IngestReport:
+    """What one reading of the journals found."""
+
+    runs: int = 0  # with a readable run.json
+    records: int = 0  # new ones, now in the database
+    broken: int = 0  # new lines that are no record, left out
+    problems: list[str] = field(default_factory=list)  # one line each, for the user
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """The snapshot that `board.json` names."""
+
+    seq: int
+    path: Path
+
+
+@dataclass
+class Trajectory:
+    """One sample's records in the journal's words, oldest first; texts by their SHA-256.
+
+    Where a sample was cut off and done again, these are the records of its last try.
+    """
+
+    run_id: str
+    problem_id: str
+    sample: int
+    result: dict[str, Any] | None = None  # None: not graded yet
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    workflows: list[dict[str, Any]] = field(default_factory=list)
+    feedback: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    earlier: int = 0  # records of earlier tries, left out here
+
+    def digests(self) -> list[str]:
+        """The digests of every text that these records name."""
+        records = [*self.rounds, *self.calls, *self.workflows, *self.feedback, *self.notes]
+        records += [self.result] if self.result else []
+        named = {v for r in records for k, v in r.items() if k.endswith("_sha") and v}
+        return sorted(named)
+
+    def text(self, sha: str | None) -> str | None:
+        """The text behind a digest; None when there is none, or it is no longer in the journal."""
+        return self.texts.get(sha) if sha else None
+
+    def of_round(self, number: int | None) -> Trajectory:
+        """The same sample, cut down to one round; None is what happened outside of rounds."""
+
+        def only(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return [r for r in records if r.get("round") == number]
+
+        return Trajectory(
+            self.run_id, self.problem_id, self.sample, self.result, only(self.rounds),
+            only(self.calls), only(self.workflows), only(self.feedback), only(self.notes),
+            self.texts, self.earlier,
+        )  # fmt: skip
+
+    def round_numbers(self) -> list[int | None]:
+        """Every round that left a record, in order; None first, when something lies outside."""
+        records = (*self.rounds, *self.calls, *self.workflows, *self.feedback, *self.notes)
+        return sorted({r.get("round") for r in records}, key=lambda n: -1 if n is None else n)
+
+
+def trajectory(
+    run_id: str, problem_id: str, sample: int, records: Iterable[tuple[int, dict[str, Any]]]
+) -> Trajectory:
+    """One sample's records, given oldest first as (segment, record), without their texts yet."""
+    own = list(records)
+    tries = [segment for segment, record in own if record["kind"] != "result"]
+    found = Trajectory(run_id, problem_id, sample)
+    lists = {"round": found.rounds, "call": found.calls, "workflow": found.workflows,
+             "feedback": found.feedback}  # fmt: skip
+    for segment, record in own:
+        if record["kind"] == "result":
+            found.result = record
+        elif segment != max(tries):  # a process does a sample once: the last to try it
+            found.earlier += 1
+        else:
+            lists.get(record["kind"], found.notes).append(record)
+    return found
+
+
+class Store:
+    """The database of one `results` directory."""
+
+    def __init__(self, results_dir: Path, *, lock_wait_s: float = 10.0) -> None:
+        self.results_dir = results_dir
+        self.path = results_dir / "harness.duckdb"
+        self.lock_wait_s = lock_wait_s
+
+    def ingest(self, run_dir: Path | None = None) -> IngestReport:
+        """Read what the journals hold anew, of one run or of all; return what was found.
+
+        Runs whose folder is gone stay as they are until `rebuild`. A database of an older schema
+        is made again first. Raises StoreError: locked, damaged or newer database, no disk.
+        """
+        with self._locked():
+            if self._found_version() not in (None, SCHEMA_VERSION):
+                return self._rebuild()
+            with _connected(self.path) as connection:
+                _create(connection)
+                dirs = [self._own(run_dir)] if run_dir else self._run_dirs()
+                return self._read_runs(connection, dirs)
+
+    def rebuild(self) -> IngestReport:
+        """Make the database again from all journals, then put it in the place of the old one.
+
+        A damaged database is kept beside it as `.damaged-<time>`; a newer one is refused.
+        """
+        with self._locked():
+            return self._rebuild()
+
+    def snapshot(self) -> Path:
+        """Copy the database for readers, point `board.json` at the copy; return its path.
+
+        The last two copies stay, so that a reader of the one before is not cut off.
+        """
+        with self._locked():
+            if self._found_version() != SCHEMA_VERSION:
+                raise StoreError(f"{self.path}: nothing to copy; first run `{REBUILD}`")
+            with _connected(self.path) as connection:
+                connection.execute("CHECKPOINT")
+            copies = {int(p.stem[6:]): p for p in self.results_dir.glob("board-*.duckdb")
+                      if p.stem[6:].isdigit()}  # fmt: skip
+            seq = max(copies, default=0) + 1
+            copy = self.results_dir / f"board-{seq}.duckdb"
+            with _disk(copy):
+                temporary = copy.with_name(f".{copy.name}")
+                shutil.copyfile(self.path, temporary)
+                os.replace(temporary, copy)
+                pointer = json.dumps({"seq": seq, "file": copy.name})
+                write_atomically(self.results_dir / "board.json", pointer + "\n")
+                for old in sorted(copies)[:-1]:
+                    copies[old].unlink(missing_ok=True)
+            return copy
+
+    def _own(self, run_dir: Path) -> Path:
+        own = self.results_dir / "runs" / run_dir.name
+        if own.resolve() != run_dir.resolve():
+            raise StoreError(f"{run_dir}: expected a folder of {own.parent}")
+        return own
+
+    def _run_dirs(self) -> list[Path]:
+        runs = self.results_dir / "runs"
+        return sorted(p for p in runs.iterdir() if p.is_dir()) if runs.is_dir() else []
+
+    def _found_version(self) -> int | None:
+        """The schema version of the database; None without one, or when it holds no table yet.
+
+        Looks without writing. Raises StoreError for a newer or unreadable one.
+        """
+        if not self.path.exists():
+            return None
+        connection = _connect(self.path, read_only=True)
+        try:
+            return _version(connection, self.path)
+        finally:
+            connection.close()
+
+    def _rebuild(self) -> IngestReport:
+        new = self.path.with_name("harness.rebuild.duckdb")
+        damaged = False
+        try:
+            self._found_version()
+        except _Damaged:
+            damaged = True
+        with _disk(new):
+            new.unlink(missing_ok=True)
+            _wal(new).unlink(missing_ok=True)
+        with _connected(new) as connection:
+            _create(connection)
+            report = self._read_runs(connection, self._run_dirs())
+            connection.execute("CHECKPOINT")
+        with _disk(self.path):
+            if damaged:
+                aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
+                os.replace(self.path, aside)
+                report.problems.append(f"{self.path.name}: was damaged, kept as {aside.name}")
+            _wal(self.path).unlink(missing_ok=True)  # it belongs to the old file
+            os.replace(new, self.path)
+        return report
+
+    def _read_runs(self, connection: DuckDBPyConnection, dirs: Sequence[Path]) -> IngestReport:
+        report = IngestReport()
+        for run_dir in dirs:
+            run_no = self._read_run_json(connection, run_dir, report)
+            if run_no is None:
+                continue
+            report.runs += 1
+            for path in segments(run_dir):
+                self._read_segment(connection, run_no, path, report)
+        _mark_the_dead(connection, self.results_dir)
+        return report
+
+    def _read_run_json(
+        self, connection: DuckDBPyConnection, run_dir: Path, report: IngestReport
+    ) -> int | None:
+        """The run's number, given on first sight; None, reported, when run.json says nothing."""
+        path = run_dir / "run.json"
+        try:
+            row = _run_row(path.read_text())
+        except (OSError, ValueError) as error:
+            report.problems.append(f"{path}: left out, not readable as a run: {error}")
+            return None
+        if row["run_id"] != run_dir.name:
+            report.problems.append(f"{path}: left out, holds the id {row['run_id']!r}")
+            return None
+        found = _first(
+            connection, "SELECT run_no, run_json FROM runs WHERE run_id = ?", row["run_id"]
+        )
+        if found is None:
+            top = _first(connection, "SELECT max(run_no) FROM runs")
+            run_no = (top[0] or 0) + 1 if top else 1
+            _insert(connection, "runs", [{"run_no": run_no, **row}])
+            return int(run_no)
+        if found[1] != row["run_json"]:  # a resumed run may have written it again
+            names = [name for name in row if name != "run_id"]
+            connection.execute(
+                f"UPDATE runs SET {', '.join(f'{_q(n)} = ?' for n in names)} WHERE run_no = ?",
+                [*(row[n] for n in names), found[0]],
+            )
+        return int(found[0])
+
+    def _read_segment(
+        self, connection: DuckDBPyConnection, run_no: int, path: Path, report: IngestReport
+    ) -> None:
+        name = path.relative_to(self.results_dir).as_posix()
+        found = _first(connection, "SELECT read_bytes FROM segments WHERE path = ?", name)
+        start = int(found[0]) if found else 0
+        with _disk(path):
+            size = path.stat().st_size
+        if size < start:
+            report.problems.append(f"{name}: shorter than when it was last read; run `{REBUILD}`")
+            return
+        batch = _Batch(run_no, int(path.stem), name, start)
+        with _disk(path):
+            for offset, end, record in read_segment(path, start):
+                batch.add(offset, end, record)
+                if batch.records + batch.broken >= BATCH:
+                    batch.commit(connection, report)
+                    batch = _Batch(run_no, int(path.stem), name, end)
+        if batch.end > batch.start:
+            batch.commit(connection, report)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold `.ingest.lock`; StoreError, naming the holder, after `lock_wait_s`."""
+        path = self.results_dir / ".ingest.lock"
+        with _disk(path):
+            self.results_dir.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            deadline = time.monotonic() + self.lock_wait_s
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        holder = os.pread(lock, 64, 0).decode() or "another process"
+                        raise StoreError(
+                            f"{path}: {holder} has been writing for {self.lock_wait_s:g} s; "
+                            "try again when it is done"
+                        ) from None
+                    time.sleep(0.05)
+            with _disk(path):
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, f"process {os.getpid()}".encode(), 0)
+            yield
+        finally:
+            os.close(lock)
+
+
+class _Damaged(StoreError):
+    """The database cannot be read, whatever the reason; a rebuild helps."""
+
+
+class _Batch:
+    """Rows of one stretch of a segment, on their way into one transaction."""
+
+    def __init__(self, run_no: int, segment: int, path: str, start: int) -> None:
+        self.run_no, self.segment, self.path = run_no, segment, path
+        self.start = self.end = start
+        self.records = self.broken = 0
+        self.first_broken: str | None = None
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.session: list[dict[str, Any]] = []
+
+    def add(self, offset: int, end: int, record: dict[str, Any] | None) -> None:
+        self.end = end
+        try:
+            if record is None:
+                raise ValueError("not a JSON object with a kind")
+            self._add(offset, end, record)
+            self.records += 1
+        except ValueError as error:
+            self.broken += 1
+            self.first_broken = self.first_broken or f"byte {offset}: {error}"
+
+    def _add(self, offset: int, end: int, record: dict[str, Any]) -> None:
+        kind = record["kind"]
+        if kind == "session":
+            self.session.append(
+                {
+                    "status": "running" if record.get("event") == "start"
+                    else _cell(record.get("status"), "TEXT"),
+                    "problems": _cell(record.get("problems"), "INTEGER"),
+                    "samples": _cell(record.get("samples"), "INTEGER"),
+                    "start": record.get("event") == "start",
+                }
+            )  # fmt: skip
+            return
+        if kind == "artifact":
+            sha, text = record.get("sha256"), record.get("text")
+            if not isinstance(text, str) or digest(text) != sha:
+                raise ValueError("the text of an artifact does not have its digest")
+            place = {"sha256": sha, "path": self.path, "start": offset, "bytes": end - offset}
+            self.rows.setdefault("artifacts", []).append({"run_no": self.run_no, **place})
+            return
+        if not isinstance(record.get("result_key"), str):
+            raise ValueError(f"a {kind!r} record without a result_key")
+        known = kind if kind in FACTS and kind != "note" else "note"
+        if known == "note":
+            fields = {k: v for k, v in record.items() if k not in {"kind", "at", *SAMPLE}}
+            record = {**record, "fields": fields}
+        columns = FACTS[known]
+        row = {n: _cell(record.get(n), columns[n]) for n in columns}
+        row |= {"run_no": self.run_no, "segment": self.segment}
+        row["logged_at"] = _cell(record.get("at"), "DOUBLE")
+        self.rows.setdefault(TABLE_OF[known], []).append(row)
+
+    def commit(self, connection: DuckDBPyConnection, report: IngestReport) -> None:
+        """Write the rows and the offset up to which the segment is now read, or neither."""
+        connection.execute("BEGIN")
+        try:
+            if results := self.rows.get("results"):  # the last one of a key holds
+                last = {row["result_key"]: row for row in results}
+                self.rows["results"] = list(last.values())
+                connection.execute(
+                    "DELETE FROM results WHERE run_no = ? AND result_key IN (SELECT unnest(?))",
+                    [self.run_no, list(last)],
+                )
+            for table, rows in self.rows.items():
+                _insert(connection, table, rows)
+            for session in self.session:
+                connection.execute(
+                    "UPDATE runs SET status = ? WHERE run_no = ?", [session["status"], self.run_no]
+                )
+                if session["start"]:
+                    connection.execute(
+                        "UPDATE runs SET problems_asked = ?, samples_asked = ? WHERE run_no = ?",
+                        [session["problems"], session["samples"], self.run_no],
+                    )
+            before = _first(
+                connection,
+                "DELETE FROM segments WHERE path = ? RETURNING rows, broken",
+                self.path,
+            )
+            rows_before, broken_before = before or (0, 0)
+            place = {"path": self.path, "read_bytes": self.end, "updated_at": time.time()}
+            counts = {"rows": rows_before + self.records, "broken": broken_before + self.broken}
+            _insert(connection, "segments", [{**place, **counts}])
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        report.records += self.records
+        report.broken += self.broken
+        if self.first_broken:
+            lines = "1 line" if self.broken == 1 else f"{self.broken} lines"
+            report.problems.append(f"{self.path}: {lines} left out, first {self.first_broken}")
+
+
+def current_snapshot(results_dir: Path) -> Pointer | None:
+    """The snapshot that readers should open; None before the first one was made."""
+    path = results_dir / "board.json"
+    try:
+        found = json.loads(path.read_text())
+        return Pointer(int(found["seq"]), results_dir / Path(found["file"]).name)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: not readable ({error!r}); run `{REBUILD}`") from error
+
+
+def open_snapshot(results_dir: Path) -> DuckDBPyConnection:
+    """A read-only connection to the newest snapshot; whoever opens it closes it.
+
+    Raises StoreError when there is none, or it was made by another version of the harness.
+    """
+    pointer = current_snapshot(results_dir)
+    if pointer is None:
+        raise StoreError(f"{results_dir}: no snapshot yet; run `{REBUILD}`")
+    if not pointer.path.exists():
+        raise StoreError(f"{pointer.path}: the snapshot is gone; run `{REBUILD}`")
+    connection = _connect(pointer.path, read_only=True)
+    try:
+        if _version(connection, pointer.path) != SCHEMA_VERSION:
+            raise StoreError(f"{pointer.path}: made by an older harness; run `{REBUILD}`")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def read_artifact(results_dir: Path, path: str, start: int, size: int) -> str:
+    """The text of the artifact record at byte `start` of a segment, `size` bytes long.
+
+    `path` is relative to `results_dir`. Raises StoreError when the journal changed or is gone.
+    """
+    with _disk(results_dir / path):
+        with (results_dir / path).open("rb") as file:
+            file.seek(start)
+            line = file.read(size)
+    try:
+        record = json.loads(line)
+        text = record["text"]
+        whole = isinstance(text, str) and digest(text) == record["sha256"]
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise StoreError(f"{path}: no artifact at byte {start}; the journal changed, `{REBUILD}`")
+    return str(text)
+
+
+def plain(text: str) -> str:
+    """`text` with every character that could steer a terminal or a page shown as an escape.
+
+    Line feeds and tabs stay; escape sequences, bidirectional marks and lone surrogates do not.
+    """
+    return "".join(
+        ch if ch.isprintable() or ch in "\n\t" else ch.encode("unicode_escape").decode()
+        for ch in text
+    )
+
+
+def writer_is_gone(run_dir: Path) -> bool:
+    """Whether the process that last wrote a run, by its `.lock`, has ended on this machine."""
+    try:
+        words = (run_dir / ".lock").read_text().split()
+    except FileNotFoundError:
+        return True
+    return len(words) == 2 and words[1].isdigit() and not Path(f"/proc/{words[1]}").exists()
+
+
+def _mark_the_dead(connection: DuckDBPyConnection, results_dir: Path) -> None:
+    """A run that was killed could not say so: it is interrupted, not running."""
+    running = connection.execute("SELECT run_no, run_id FROM runs WHERE status = 'running'")
+    for run_no, run_id in running.fetchall():
+        if writer_is_gone(results_dir / "runs" / run_id):
+            connection.execute("UPDATE runs SET status = 'interrupted' WHERE run_no = ?", [run_no])
+
+
+def _run_row(text: str) -> dict[str, Any]:
+    """A row of `runs` from run.json. Raises ValueError for anything else."""
+    found = json.loads(text)
+    if not isinstance(found, dict) or not isinstance(found.get("run_id"), str):
+        raise ValueError("no run_id")
+    row = {name: _cell(found.get(name), kind) for name, kind in RUN_FIELDS.items()}
+    roles = found.get("roles")
+    for role in ("worker", "meta"):
+        model = roles.get(role) if isinstance(roles, Mapping) else None
+        row[role] = _cell(model.get("model") if isinstance(model, Mapping) else None, "TEXT")
+    return {**row, "run_json": _cell(found, "JSON")}
+
+
+def _cell(value: Any, kind: str) -> Any:
+    """`value` as a column of `kind` takes it. Raises ValueError when it is of another type."""
+    if value is None or (kind == "BOOLEAN" and isinstance(value, bool)):
+        return value
+    if kind == "JSON" or (kind == "TEXT" and isinstance(value, dict | list | int | float)):
+        return _clean(canonical(value))  # TEXT too: the identity of a price table, say
+    if kind == "TEXT" and isinstance(value, str):
+        return _clean(value)
+    number = isinstance(value, int | float if kind == "DOUBLE" else int)
+    if number and not isinstance(value, bool) and abs(value) < LIMITS.get(kind, 0):
+        return value
+    raise ValueError(f"expected {kind}, found {str(value)[:60]!r}")
+
+
+def _clean(text: str) -> str:
+    """Text that UTF-8 can hold: a lone surrogate becomes its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _q(name: str) -> str:
+    return f'"{name}"'
+
+
+def _sql_type(kind: str) -> str:
+    return "TEXT" if kind == "JSON" else kind
+
+
+def _insert(connection: DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows through Arrow, hundreds of times as fast as one by one."""
+    import pyarrow as pa
+
+    types = {"INTEGER": pa.int32(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(),
+             "BOOLEAN": pa.bool_(), "TEXT": pa.string(), "JSON": pa.string()}  # fmt: skip
+    columns = TABLES[table]
+    arrays = {n: pa.array([row.get(n) for row in rows], types[kind]) for n, kind in columns.items()}
+    connection.register("batch", pa.table(arrays))
+    connection.execute(f"INSERT INTO {table} SELECT * FROM batch")
+    connection.unregister("batch")
+
+
+def _first(connection: DuckDBPyConnection, query: str, *parameters: Any) -> tuple[Any, ...] | None:
+    """The first row; the result is read to its end, as DuckDB wants before the next statement."""
+    return next(iter(connection.execute(query, list(parameters)).fetchall()), None)
+
+
+def _create(connection: DuckDBPyConnection) -> None:
+    """Make the tables in one transaction, unless they are there."""
+    if _first(connection, "SELECT 1 FROM duckdb_tables() LIMIT 1"):
+        return
+    connection.execute("BEGIN")
+    for table, columns in TABLES.items():
+        body = ", ".join(f"{_q(name)} {_sql_type(kind)}" for name, kind in columns.items())
+        connection.execute(f"CREATE TABLE {table} ({body})")
+    _insert(connection, "meta_schema", [{"version": SCHEMA_VERSION, "applied_at": time.time()}])
+    connection.execute("COMMIT")
+
+
+def _version(connection: DuckDBPyConnection, path: Path) -> int | None:
+    """The schema version; None for an empty database. Raises StoreError: foreign or newer."""
+    import duckdb
+
+    try:
+        names = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+        if not names:
+            return None
+        found = _first(connection, "SELECT max(version) FROM meta_schema")
+    except duckdb.Error as error:
+        raise _unreadable(path, error) from error
+    version = int(found[0]) if found and found[0] is not None else 0
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: written by a newer harness (schema {version}, this one knows "
+            f"{SCHEMA_VERSION}); update the harness, or move the file away and run `{REBUILD}`"
+        )
+    return version
+
+
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    first = str(error).splitlines()[0]
+    if "Could not set lock" in first:
+        return StoreError(f"{path}: another program has it open: {first}")
+    return _Damaged(f"{path}: cannot be read ({first}); run `{REBUILD}`")
+
+
+def _connect(path: Path, *, read_only: bool = False) -> DuckDBPyConnection:
+    import duckdb
+
+    try:
+        return duckdb.connect(str(path), read_only=read_only)
+    except duckdb.Error as error:
+        raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[DuckDBPyConnection]:
+    """An open database, closed afterwards; DuckDB's errors leave as StoreError."""
+    import duckdb
+
+    connection = _connect(path)
+    try:
+        yield connection
+    except duckdb.Error as error:
+        first = str(error).splitlines()[0]
+        raise StoreError(f"{path}: {first}; if this stays so, run `{REBUILD}`") from error
+    finally:
+        with suppress(duckdb.Error):  # the error that made closing fail is already on its way
+            connection.close()
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses into a StoreError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or error}") from error
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(path.name + ".wal")

@@ -1,0 +1,215 @@
+"""The nouns of the harness. Standard library only; everything else imports this.
+
+What a method may see (`Problem`) and what only the grader sees (`Oracle`) are two types, so a
+hidden test cannot reach a method by accident.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol, TypedDict
+
+
+class Verdict(StrEnum):
+    """The grader's finding on one sample. All but `passed` and `invalid` count as not solved."""
+
+    PASSED = "passed"
+    WRONG = "wrong"  # an assertion failed
+    EXCEPTION = "exception"  # the solution raised while it was being tested
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    NO_CODE = "no_code"  # no program in the answer, or one that does not define the entry point
+    NOT_LOADABLE = "not_loadable"  # the program does not compile, or raises at import
+    TAMPERED = "tampered"  # no test ran although the program claims success
+    CRASHED = "crashed"  # the program took its own sandbox down
+    INVALID = "invalid"  # our sandbox or the provider broke: rerun it, never average it
+
+    @property
+    def solved(self) -> bool:
+        return self is Verdict.PASSED
+
+
+class Level(StrEnum):
+    """What a method may do with feedback tests (docs/protocols.md)."""
+
+    L0 = "L0"  # nothing but the prompt
+    L1 = "L1"  # execute examples that are visible in the prompt
+    L2 = "L2"  # a scalar from tests that are not in the prompt
+    L3 = "L3"  # their text or failure messages
+    ORACLE = "oracle"  # feedback from the hidden tests: an upper bound, never ranked
+
+
+Protocol_ = Literal["none", "public", "split", "aflow"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One item of a benchmark: all that a method may see."""
+
+    problem_id: str  # the benchmark's own id, "HumanEval/0"
+    benchmark: str
+    prompt: str  # the only task text given to any model
+    entry_point: str  # the function that the solution must define
+    prelude: str  # code that stands before every solution: the prompt's imports and helpers
+    examples: tuple[str, ...]  # asserts that restate what the prompt shows; may be empty
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The hidden side of a problem: only the grader and the data checks hold one."""
+
+    setup: str  # test code, executed once before the tests ("def check(candidate): ...")
+    tests: tuple[str, ...]  # statements, each one test, run in order; `candidate` is the solution
+    reference: str  # a solution that passes
+    timeout_s: float  # the official limit for all tests together
+
+
+class Message(TypedDict):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The answer of one model call. Token counts are the provider's; None means not reported."""
+
+    text: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    finish: str | None = None  # "stop", "length", ...
+    model: str | None = None  # the id that the server reported
+    ignored: tuple[str, ...] = ()  # settings that this model does not take, as recorded
+
+
+class Model(Protocol):
+    """A model behind any provider. One request per call: retries belong to the caller."""
+
+    name: str  # as the user wrote it: "openai/gpt-4o-mini", "local/qwen2.5-coder-0.5b-instruct"
+    connections: int  # how many requests it can usefully answer at once
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this model from another: name, base URL, weights digest. No key, ever."""
+        ...
+
+    def price(self, completion: Completion) -> float | None:
+        """Dollars for one completion; None when the price is unknown, 0.0 only when it is free."""
+        ...
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int | None = None,
+        top_p: float | None = None,
+    ) -> Completion:
+        """Answer once.
+
+        Raises ModelRefused (permanent), RequestRejected (this request), ModelUnavailable (retry).
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a role's model is asked; a method may override fields per call."""
+
+    temperature: float = 0.0
+    max_tokens: int = 1024
+    top_p: float | None = None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a method returns. `code` is graded as it is; empty means no answer."""
+
+    code: str
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What one run of the feedback tests told, as far as the level allows.
+
+    `score` is the share of tests passed in [0, 1], None when the problem has no feedback test.
+    `errors` holds one line per failed test, empty below level L1.
+    """
+
+    score: float | None
+    passed: int
+    total: int
+    errors: tuple[str, ...] = ()
+    verdict: str | None = None  # of the first failed test, "passed" when none failed
+
+
+@dataclass(frozen=True)
+class WorkflowRun:
+    """One execution of a model-written workflow: an answer, or the error as data."""
+
+    answer: str | None  # text that holds the program; None when the workflow failed
+    calls: int  # operator calls that reached a model
+    error: str | None = None  # one line: stage, class, message, line of the workflow
+    error_class: str | None = None
+    operators: tuple[str, ...] = ()  # operators called, in order of call
+
+
+Operator = Callable[..., Awaitable[dict[str, Any]]]
+
+
+class Context(Protocol):
+    """One sample's view of the world: every model call, test and workflow goes through it."""
+
+    problem: Problem
+    rng: random.Random  # seeded by run seed, problem and sample
+    round: int | None  # set by methods that work in rounds; every record carries it
+    level: Level
+    sampling: Mapping[str, Sampling]  # by role
+
+    async def ask(
+        self, messages: str | Sequence[Message], role: str = "worker", **sampling: Any
+    ) -> Completion:
+        """Ask a role's model; recorded, priced and retried. A string is one user message."""
+        ...
+
+    async def run_feedback(self, code: str) -> Feedback:
+        """Run `code` against the protocol's feedback tests in the sandbox."""
+        ...
+
+    async def run_workflow(
+        self, code: str, prompts: str, *, operators: Mapping[str, Operator]
+    ) -> WorkflowRun:
+        """Run model-written workflow code in the sandbox; its operators are answered from here."""
+        ...
+
+    def note(
+        self, kind: str, *, texts: Mapping[str, str | None] | None = None, **fields: Any
+    ) -> None:
+        """Add a record to the trajectory (`round`, ...): plain data, and long `texts` by name."""
+        ...
+
+
+Solve = Callable[..., Awaitable[Solution]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the leaderboard: a `solve` and what the harness must know about it.
+
+    `solve(problem, ctx, **knobs) -> Solution`; the knobs are its keyword-only arguments.
+    """
+
+    name: str
+    solve: Solve
+    summary: str  # one line, with the paper
+    level: Level  # the highest level that it makes use of
+    calls: Callable[[Mapping[str, Any]], Mapping[str, tuple[int, int]]]
+    # knobs -> {role: (fewest, most)} model calls per sample, for the dry run
+    roles: tuple[str, ...] = ("worker",)
+    sampling: Mapping[str, Sampling] = field(default_factory=dict)  # the paper's, by role

@@ -1,0 +1,173 @@
+"""Model-written workflow code, run in the sandbox, its operators answered from here.
+
+The contract is AFlow's and FlowReasoner's (arXiv:2504.15257, figures 5 to 11): a class `Workflow`
+with `async __call__` that takes any of `problem`, `entry_point`, `test_cases` and returns a text, a
+dictionary or (text, cost). The guest (`guest/workflow.py`) holds neither keys nor tests nor models;
+each operator call is a request that is answered here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from harness.errors import RequestRejected, WorkflowError
+from harness.guest import wire
+from harness.sandbox import Guest, GuestGone, Limits, Sandbox
+from harness.types import Operator, Problem, WorkflowRun
+
+
+@dataclass(frozen=True)
+class WorkflowLimits:
+    """What one workflow execution may use."""
+
+    calls: int = 30  # model calls
+    own_s: float = 20.0  # seconds of its own: while no operator call of it is being answered
+    memory_mb: int = 512
+
+
+class _Asker(Protocol):
+    problem: Problem
+
+    async def ask(self, messages: Any, role: str = "worker", **sampling: Any) -> Any: ...
+
+
+class _Counted:
+    """A context for operators that counts this workflow's model calls and enforces the limit."""
+
+    def __init__(self, context: Any, limit: int) -> None:
+        self._context, self._limit, self.calls = context, limit, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def ask(self, messages: Any, role: str = "worker", **sampling: Any) -> Any:
+        if self.calls >= self._limit:
+            raise WorkflowError("limit", "CallLimit", f"more than {self._limit} model calls")
+        self.calls += 1
+        return await self._context.ask(messages, role, **sampling)
+
+
+async def execute(
+    sandbox: Sandbox,
+    context: _Asker,
+    code: str,
+    prompts: str,
+    *,
+    operators: Mapping[str, Operator],
+    test_cases: Sequence[str] = (),
+    limits: WorkflowLimits | None = None,
+) -> WorkflowRun:
+    """Run one workflow on the context's problem. Whatever it does wrong comes back as data.
+
+    Raises SandboxError (our side), ModelRefused and BudgetReached (the run's end), ModelUnavailable
+    (the provider's fault, not the workflow's).
+    """
+    limits = limits or WorkflowLimits()
+    counted = _Counted(context, limits.calls)
+    called: list[str] = []
+    problem = context.problem
+    work = {
+        "code": code,
+        "prompts": prompts,
+        "operators": sorted(operators),
+        "inputs": {
+            "problem": problem.prompt,
+            "entry_point": problem.entry_point,
+            "test_cases": list(test_cases),
+        },
+    }
+    guest_limits = Limits(cpu_s=int(limits.own_s) + 2, memory_mb=limits.memory_mb, file_mb=16)
+    try:
+        async with sandbox.start("workflow", guest_limits) as guest:
+            await guest.send(wire.LOAD, json.dumps(work).encode())
+            answer = await _serve(guest, counted, operators, called, limits)
+    except WorkflowError as error:
+        kind = f"{error.stage}:{error.error_class}"
+        return WorkflowRun(None, counted.calls, str(error), kind, tuple(called))
+    except GuestGone as gone:
+        message = f"run: the workflow's process ended ({gone.detail})"
+        return WorkflowRun(None, counted.calls, message, f"run:{gone.reason}", tuple(called))
+    return WorkflowRun(answer, counted.calls, operators=tuple(called))
+
+
+async def _serve(
+    guest: Guest,
+    context: _Counted,
+    operators: Mapping[str, Operator],
+    called: list[str],
+    limits: WorkflowLimits,
+) -> str:
+    """Answer operator calls until the workflow's answer comes. Raises WorkflowError, GuestGone."""
+    answering: set[asyncio.Task[None]] = set()
+    own_s, resumed = 0.0, time.monotonic()
+    incoming = asyncio.ensure_future(guest.receive())
+    try:
+        while True:
+            left = None if answering else limits.own_s - own_s - (time.monotonic() - resumed)
+            if left is not None and left <= 0:
+                raise WorkflowError(
+                    "limit", "TimeLimit", f"more than {limits.own_s:g} s of its own"
+                )
+            done, _ = await asyncio.wait(
+                {incoming, *answering}, timeout=left, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done & answering:
+                answering.discard(task)
+                task.result()  # a provider's or our own failure ends the workflow here
+                if not answering:
+                    resumed = time.monotonic()
+            if incoming not in done:
+                continue
+            kind, payload = incoming.result()
+            message = json.loads(payload)
+            if kind == wire.ANSWER:
+                return str(message["answer"])
+            if kind == wire.ERROR:
+                raise WorkflowError(
+                    message["stage"], message["class"], message["message"], message["line"]
+                )
+            if not answering:
+                own_s += time.monotonic() - resumed
+            called.append(str(message["operator"]))
+            answering.add(asyncio.create_task(_answer(guest, context, operators, message)))
+            incoming = asyncio.ensure_future(guest.receive())
+    finally:
+        for task in (incoming, *answering):
+            task.cancel()
+        await asyncio.gather(incoming, *answering, return_exceptions=True)
+
+
+async def _answer(
+    guest: Guest, context: _Counted, operators: Mapping[str, Operator], request: dict[str, Any]
+) -> None:
+    """Answer one operator call. A misuse goes back as an exception that the workflow may catch."""
+    name, arguments = request["operator"], request["arguments"]
+    reply: dict[str, Any] = {"id": request["id"]}
+    try:
+        operator = operators[name]
+        reply["result"] = await operator(context, **_fitting(operator, arguments))
+    except RequestRejected as error:  # a prompt that the workflow made too long, say
+        reply["error"] = {"class": "RuntimeError", "message": f"{name}: {error}"}
+    except WorkflowError as error:
+        if error.stage == "limit":
+            raise
+        reply["error"] = {"class": error.error_class, "message": error.detail}
+    except (TypeError, KeyError, ValueError) as error:
+        reply["error"] = {"class": type(error).__name__, "message": f"{name}: {error}"}
+    await guest.send(wire.REPLY, json.dumps(reply).encode())
+
+
+def _fitting(operator: Operator, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Positional arguments by name; unknown keyword arguments are left out, as models invent them."""
+    names = [p for p in inspect.signature(operator).parameters if p != "ctx"]
+    positional, keywords = arguments["positional"], arguments["keywords"]
+    if len(positional) > len(names):
+        raise TypeError(f"takes {len(names)} arguments ({', '.join(names)})")
+    given = dict(zip(names, positional, strict=False))
+    return {**given, **{k: v for k, v in keywords.items() if k in names}}
