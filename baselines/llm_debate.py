@@ -71,8 +71,8 @@ async def solve(
         return Solution(programs[-1])
     ctx.rng.shuffle(programs)
     listed = "\n\n".join(f"Program {i}:\n```python\n{p}\n```" for i, p in enumerate(programs, 1))
-    reply = await ctx.ask(JUDGE.format(programs=listed, **fields), temperature=0.0)
-    return Solution(code_block(reply.text, problem.entry_point) or programs[0])
+    decision = await ctx.ask(JUDGE.format(programs=listed, **fields), temperature=0.0)
+    return Solution(code_block(decision.text, problem.entry_point) or programs[0])
 
 
 async def _reply(ctx: Context, history: list[Message]) -> str | ModelError:

@@ -1,10 +1,10 @@
 """Steps that methods share, and the seven operators that a workflow may call.
 
-Operators and their interfaces: AFlow (Zhang et al. 2024, arXiv:2410.10762) and FlowReasoner (Gao et
-al. 2025, arXiv:2504.15257, section 4.1): Code Generator, Format Generator, Ensemble, Review, Revise,
-Code Test, and Custom. The wording is our own. Differs from their releases: the Test operator runs
-the feedback tests in the sandbox and says so when there is none (theirs then reports success);
-Ensemble falls back to the first solution when the model names no letter (theirs raises).
+Operators and their interfaces: AFlow (Zhang et al. 2024, arXiv:2410.10762) and FlowReasoner (Gao
+et al. 2025, arXiv:2504.15257, section 4.1): Code Generator, Format Generator, Ensemble, Review,
+Revise, Code Test, and Custom. The wording is our own. Differs from their releases: the Test
+operator runs the feedback tests in the sandbox and says so when there is none (theirs then reports
+success); Ensemble falls back to the first solution when no letter is named (theirs raises).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REVISE = (
 
 ENSEMBLE = (
     "Several solutions to one problem follow. Choose the one that is most consistent with the "
-    "others and with the problem. Think briefly, then end with one line: CHOICE: and its letter.\n\n"
+    "others and with the problem. Think briefly, then end with one line: CHOICE: letter.\n\n"
     "Problem:\n{prompt}\n\n{solutions}"
 )
 
@@ -125,7 +125,7 @@ async def custom_code_generate(
     instruction: Any = "",
     temperature: float | None = None,
 ) -> dict[str, Any]:
-    """Write a program for the problem. The benchmark's own problem text is used when none is given."""
+    """Write a program for the problem: the benchmark's own text of it, unless another is given."""
     given = str(problem).strip()
     if given and given != ctx.problem.prompt.strip():
         text = SOLVE.format(entry_point=ctx.problem.entry_point, prompt=given)

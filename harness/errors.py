@@ -12,7 +12,7 @@ class HarnessError(Exception):
 
 
 class UsageError(HarnessError):
-    """The command or call itself is wrong: unknown name, bad value, missing key. Nothing was run."""
+    """The command or call is wrong: unknown name, bad value, missing key. Nothing was run."""
 
     exit_code = 2
 

@@ -13,14 +13,24 @@ import ast
 import re
 import textwrap
 
-_REASONING = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_UNOPENED = re.compile(r"^.*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+.-]*)[^\n]*$", re.MULTILINE)
+_REASONING = re.compile(r"<(/?)(?:think|thinking|reasoning)>", re.IGNORECASE)
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+.-]*)[^\n`]*$", re.MULTILINE)
 
 
 def strip_reasoning(reply: str) -> str:
     """The reply without its reasoning, also where a template swallowed the opening tag."""
-    return _UNOPENED.sub("", _REASONING.sub("", reply))
+    kept: list[str] = []
+    start, opened = 0, None
+    for tag in _REASONING.finditer(reply):
+        if not tag.group(1):
+            if opened is None:
+                kept.append(reply[start : tag.start()])
+                start = opened = tag.start()
+        else:
+            if opened is None:
+                kept.clear()
+            start, opened = tag.end(), None
+    return "".join((*kept, reply[start:]))
 
 
 def fenced_blocks(reply: str) -> list[str]:
@@ -40,13 +50,16 @@ def fenced_blocks(reply: str) -> list[str]:
     return [textwrap.dedent(block).strip("\n") for block in blocks]
 
 
-def defines(code: str, name: str) -> bool:
-    """Whether `code` parses and binds `name` at module level (def, class, import, assignment)."""
+def defines(code: str, name: str, *, imports: bool = True) -> bool:
+    """Whether `code` parses and binds `name` at module level (def, class, assignment, import)."""
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    return any(name in _bound(node) for node in _module_level(tree.body))
+    nodes = _module_level(tree.body)
+    if not imports:
+        nodes = [node for node in nodes if not isinstance(node, ast.Import | ast.ImportFrom)]
+    return any(name in _bound(node) for node in nodes)
 
 
 def code_block(reply: str, entry_point: str | None = None) -> str:
@@ -60,15 +73,18 @@ def code_block(reply: str, entry_point: str | None = None) -> str:
         parsing = [block for block in blocks if _parses(block)]
         chosen = (parsing or blocks or [textwrap.dedent(text).strip("\n")])[-1]
         return _without_main(chosen)
-    for block in reversed(blocks):
-        if defines(block, entry_point):
-            return _without_main(block)
-    for candidate in ("\n\n".join(blocks), _closed(blocks), textwrap.dedent(text).strip("\n")):
+    whole = textwrap.dedent(text).strip("\n")
+    # a block that only imports the name is a test of the program more often than the program
+    for imports in (False, True):
+        for block in reversed(blocks):
+            if defines(block, entry_point, imports=imports):
+                return _without_main(block)
+    for candidate in ("\n\n".join(blocks), _closed(blocks), whole):
         if candidate and defines(candidate, entry_point):
             return _without_main(candidate)
     # a program that does not parse is still the answer: its verdict says so
-    named = re.compile(rf"^\s*(?:async\s+)?def\s+{re.escape(entry_point)}\b", re.MULTILINE)
-    for candidate in (*reversed(blocks), textwrap.dedent(text).strip("\n")):
+    named = re.compile(rf"^[ \t]*(?:async\s+)?def\s+{re.escape(entry_point)}\b", re.MULTILINE)
+    for candidate in (*reversed(blocks), whole):
         if named.search(candidate):
             return candidate
     return ""
@@ -99,9 +115,11 @@ def _module_level(body: list[ast.stmt]) -> list[ast.stmt]:
     found: list[ast.stmt] = []
     for node in body:
         found.append(node)
-        for name in ("body", "orelse", "finalbody"):
-            if isinstance(node, ast.If | ast.Try | ast.With):
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            for name in ("body", "orelse", "finalbody"):
                 found += _module_level(getattr(node, name, []))
+            for handler in getattr(node, "handlers", []):
+                found += _module_level(handler.body)
     return found
 
 
@@ -115,7 +133,8 @@ def _bound(node: ast.stmt) -> set[str]:
         targets = node.targets
     elif isinstance(node, ast.AnnAssign) and node.value is not None:
         targets = [node.target]
-    return {t.id for t in targets if isinstance(t, ast.Name)}
+    names = (n for target in targets for n in ast.walk(target))
+    return {n.id for n in names if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 def _without_main(code: str) -> str:
@@ -124,7 +143,7 @@ def _without_main(code: str) -> str:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return code
-    lines = code.splitlines()
+    lines = re.split(r"\r\n|\r|\n", code)  # as the parser counts them
     for node in reversed(tree.body):
         if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
             del lines[node.lineno - 1 : node.end_lineno]

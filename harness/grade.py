@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.errors import SandboxError
-from harness.extract import defines
 from harness.guest import wire
 from harness.sandbox import Guest, GuestGone, Limits, Sandbox
 from harness.types import Oracle, Problem, Verdict
@@ -90,8 +89,7 @@ async def run_tests(
 
     if not code.strip():
         return report(Verdict.NO_CODE, "no program in the answer")
-    names_missing = problem.entry_point not in code
-    if names_missing or (_parses(code) and not defines(code, problem.entry_point)):
+    if problem.entry_point not in code:
         return report(Verdict.NO_CODE, f"{problem.entry_point} is not defined")
 
     limits = Limits(cpu_s=int(timeout_s) + 2)
@@ -105,7 +103,7 @@ async def run_tests(
             ended = await _relay(candidate, judge, clock, outcomes)
     if ended is not None:
         outcomes.append(ended)
-    if not stop_early:
+    if outcomes and not stop_early:
         outcomes.extend([(outcomes[-1][0], "not run")] * (len(tests) - len(outcomes)))
     failed = next((o for o in outcomes if o[0] is not Verdict.PASSED), None)
     if failed is not None:
@@ -161,8 +159,13 @@ async def _load(
     clock: _Clock,
 ) -> tuple[Verdict, str] | None:
     """Give both sides their programs; a finding when the solution does not load."""
-    work = {"prelude": problem.prelude, "setup": setup, "tests": list(tests)}
-    work |= {"stop_early": stop_early, "entry_point": problem.entry_point}
+    work = {
+        "prelude": problem.prelude,
+        "setup": setup,
+        "tests": list(tests),
+        "stop_early": stop_early,
+        "entry_point": problem.entry_point,
+    }
     program = {"prelude": problem.prelude, "code": code, "entry_point": problem.entry_point}
     try:
         await judge.send(wire.LOAD, json.dumps(work).encode())
@@ -180,11 +183,17 @@ async def _load(
         return _gone(gone, clock)
     if kind == wire.OK:
         return None
-    fact = json.loads(payload)
+    if kind == wire.MISSING:
+        return Verdict.NO_CODE, f"{problem.entry_point} is not defined as a function"
+    try:
+        fact = json.loads(payload)
+        line = f" (line {fact['line']})" if fact["line"] else ""
+        detail = f"{fact['class']}: {fact['message']}{line}"
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return Verdict.TAMPERED, f"a frame of kind {kind!r} that the sandbox does not send"
     if fact["class"] == "MemoryError":
         return Verdict.MEMORY, "out of memory at import"
-    line = f" (line {fact['line']})" if fact["line"] else ""
-    return Verdict.NOT_LOADABLE, f"{fact['class']}: {fact['message']}{line}"
+    return Verdict.NOT_LOADABLE, detail
 
 
 async def _relay(
@@ -229,14 +238,6 @@ async def _relay(
 def _gone(gone: GuestGone, clock: _Clock) -> tuple[Verdict, str]:
     if gone.reason == "memory":
         return Verdict.MEMORY, gone.detail
-    if "-24" in gone.detail or "152" in gone.detail:  # SIGXCPU, direct or through bubblewrap
+    if gone.reason == "cpu":
         return Verdict.TIMEOUT, f"more than {clock.limit_s} s of CPU"
     return Verdict.CRASHED, f"the program ended its own process: {gone.detail}"
-
-
-def _parses(code: str) -> bool:
-    try:
-        compile(code, "<solution>", "exec", flags=0x400, dont_inherit=True)  # AST only: not run
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True

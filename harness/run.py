@@ -232,7 +232,7 @@ def _context(
 
 
 async def _sample(job: Job, item: Item, context: SampleContext) -> Row:
-    """Solve and grade one sample; its result row. An error of ours or the provider's is `invalid`."""
+    """The result row of one sample; an error of ours or the provider's is `invalid`."""
     grade_s = 0.0
     code, error_kind, feedback = "", None, None
     try:

@@ -20,6 +20,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import sysconfig
@@ -40,6 +41,7 @@ ALLOWED_PACKAGES = ("numpy",)  # what a solution may import beside the standard 
 TIERS = ("bubblewrap", "unshare", "seatbelt", "rlimits")
 POLL_S = 0.05  # how often memory and process count are looked at
 STDERR_BYTES = 8_000
+_OUT_OF_CPU = (-signal.SIGXCPU, 128 + signal.SIGXCPU)  # as it is, and as bubblewrap tells it
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,12 @@ class Limits:
 
     cpu_s: int = 30  # RLIMIT_CPU of each process: the backstop behind the caller's own clock
     memory_mb: int = 4096  # per process (RLIMIT_AS) and for the tree's resident memory
-    file_mb: int = 64  # largest file, and size of the private /tmp where there is one
+    file_mb: int = 64  # largest file, and size of a private /tmp and /dev/shm where there are any
     processes: int = 32  # alive at once in the tree
 
 
 class GuestGone(Exception):
-    """The guest's process ended or was killed; `reason` is exit, memory, processes or frame."""
+    """The guest's process ended or was killed; `reason` is exit, cpu, memory, processes or frame."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -101,7 +103,8 @@ class Guest:
             return GuestGone(self.killed_for, f"limit on {self.killed_for} reached")
         code = await self.process.wait()
         last = self.stderr.strip().rpartition("\n")[2]
-        return GuestGone("exit", f"exit status {code}" + (f": {last[:300]}" if last else ""))
+        reason = "cpu" if code in _OUT_OF_CPU else "exit"
+        return GuestGone(reason, f"exit status {code}" + (f": {last[:300]}" if last else ""))
 
     @property
     def stderr(self) -> str:
@@ -256,8 +259,8 @@ class Sandbox:
                     raise SandboxError(f"{self.tier}: cannot start: {error}") from error
             reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
             running = Guest(process, reader, writer, limits)
-            tasks = [asyncio.create_task(running.watch())]
-            tasks.append(asyncio.create_task(running.keep_stderr()))
+            watch = asyncio.create_task(running.watch())
+            stderr = asyncio.create_task(running.keep_stderr())
             try:
                 try:
                     kind, _ = await asyncio.wait_for(running.receive(), 60)
@@ -270,11 +273,12 @@ class Sandbox:
                 yield running
             finally:
                 running.kill()
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                watch.cancel()
                 writer.close()
                 await process.wait()
+                # ends with the last process of the tree; one that outlived its kill is cut off
+                await asyncio.wait([watch, stderr], timeout=2)
+                stderr.cancel()
 
     def _command(self, guest: str, fd: int, limits: Limits, scratch: str) -> list[str]:
         packages = _package_dirs()
@@ -287,12 +291,22 @@ class Sandbox:
             "packages": sites if packages else [],
         }
         directory = "/guest" if inside else str(GUEST_DIR)
-        python = [_interpreter(), "-I", "-S", "-B", f"{directory}/{guest}.py", str(fd)]
+        # not -I: it would ignore our PYTHONHASHSEED, and sets would have another order each time
+        python = [_interpreter(), "-s", "-P", "-S", "-B", f"{directory}/{guest}.py", str(fd)]
         python.append(json.dumps(passed))
         if self.tier == "bubblewrap":
             return [*_bubblewrap(limits, packages), "--", *python]
         if self.tier == "unshare":
-            spaces = "--user --map-root-user --net --ipc --uts --pid --fork --kill-child".split()
+            spaces = [
+                "--user",
+                "--map-root-user",
+                "--net",
+                "--ipc",
+                "--uts",
+                "--pid",
+                "--fork",
+                "--kill-child",
+            ]
             return ["unshare", *spaces, "--mount-proc", "--", *python]
         if self.tier == "seatbelt":
             return ["sandbox-exec", "-p", _seatbelt_profile(scratch), *python]
@@ -317,7 +331,8 @@ def _private_paths() -> list[str]:
     interpreter = Path(os.path.realpath(sys.base_prefix))
     home = Path.home()
     entries = sorted(home.iterdir()) if home.is_dir() else []
-    return [str(p) for p in entries if p not in interpreter.parents and p != interpreter]
+    private = [str(p) for p in entries if p not in interpreter.parents and p != interpreter]
+    return private if entries else [str(home)]  # an empty home would prove nothing
 
 
 def _package_dirs() -> list[Path]:
@@ -341,8 +356,9 @@ def _environment(scratch: str) -> dict[str, str]:
 
 def _bubblewrap(limits: Limits, packages: list[Path]) -> list[str]:
     prefix = os.path.realpath(sys.base_prefix)
-    command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
-    command += ["--cap-drop", "ALL", "--clearenv", "--ro-bind", "/usr", "/usr"]
+    command = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns"]
+    command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
+    command += ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
         if os.path.islink(f"/{name}"):
             command += ["--symlink", os.readlink(f"/{name}"), f"/{name}"]
@@ -352,15 +368,21 @@ def _bubblewrap(limits: Limits, packages: list[Path]) -> list[str]:
         command += ["--ro-bind", prefix, prefix]
     # installed packages may hold benchmark files with tests and references: cover them
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    sites = {sysconfig.get_path(kind, vars={"base": prefix}) for kind in ("purelib", "platlib")}
+    bases = {"base": prefix, "platbase": prefix}
+    sites = {sysconfig.get_path(kind, vars=bases) for kind in ("purelib", "platlib")}
     sites |= {"/usr/lib/python3/dist-packages", f"/usr/lib/{version}/site-packages"}
     sites |= {str(p) for p in Path("/usr/local/lib").glob("python3*/*-packages")}
     for site in sorted(s for s in sites if os.path.isdir(s)):
-        command += ["--tmpfs", site]
+        command += ["--tmpfs", site, "--remount-ro", site]
     command += ["--proc", "/proc", "--dev", "/dev", "--ro-bind", str(GUEST_DIR), "/guest"]
     for package in packages:
         command += ["--ro-bind", str(package), f"/packages/{package.name}"]
-    command += ["--size", str(limits.file_mb << 20), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    for scratch in ("/tmp", "/dev/shm"):
+        command += ["--size", str(limits.file_mb << 20), "--tmpfs", scratch]
+    # the rest in memory is not ours to fill, and root's /proc/sys is the host's own
+    for mount in ("/proc", "/dev", "/"):
+        command += ["--remount-ro", mount]
+    command += ["--chdir", "/tmp"]
     for name, value in _environment("/tmp").items():
         command += ["--setenv", name, value]
     return command

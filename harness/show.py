@@ -7,9 +7,10 @@ shown as escapes, so that a reply cannot steer the terminal.
 from __future__ import annotations
 
 import difflib
+import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ SHORT = 1200  # characters of a text that are shown unless all of it is asked fo
 def show_run(
     results_dir: Path,
     run_id: str,
-    out: Console | None = None,
+    out: Console | Callable[[str], object] | None = None,
     problem: str | None = None,
     *,
     sample: int | None = None,
@@ -36,12 +37,18 @@ def show_run(
 ) -> None:
     """Print a run: its head, its score and its samples, or one `problem`'s trajectories.
 
-    `out` is where to (default: stdout); `sample` picks one draw of the problem; `full` prints
-    texts in their whole length. Raises UsageError for an unknown run or problem, StoreError when
-    run.json cannot be read.
+    `out` is where to (default: stdout, in colour on a terminal), or takes the text line by line;
+    `sample` picks one draw of the problem; `full` prints texts in their whole length. Raises
+    UsageError for an unknown run or problem, StoreError when run.json cannot be read.
     """
     from rich.console import Console
 
+    if callable(out):
+        page = io.StringIO()
+        show_run(results_dir, run_id, Console(file=page), problem, sample=sample, full=full)
+        for line in page.getvalue().splitlines():
+            out(line)
+        return
     console = out or Console()
     run_dir = _find(results_dir, run_id)
     head = _head(run_dir)
@@ -58,6 +65,21 @@ def show_run(
         )
     for one in found:
         _print_trajectory(console, one, full=full)
+
+
+def list_runs(results_dir: Path, out: Console | None = None) -> None:
+    """Print a line for every run: its score so far, its state, its name. Oldest first."""
+    from rich.console import Console
+
+    console = out or Console()
+    runs = results_dir / "runs"
+    found = [p for p in runs.iterdir() if (p / "run.json").is_file()] if runs.is_dir() else []
+    if not found:
+        _line(console, f"no runs under {runs}; `python -m harness eval` makes one")
+    for run_dir in sorted(found, key=lambda p: _head(p).get("started_at") or 0):
+        rows, status, asked = _last_results(run_dir)
+        done = f"{len(rows)}/{asked if asked is not None else '?'}"
+        _line(console, f"{run_dir.name}  {status} {done}  {score_line(_estimate(rows))}")
 
 
 def _find(results_dir: Path, run_id: str) -> Path:
@@ -119,19 +141,7 @@ def _print_run(console: Console, run_dir: Path, head: Mapping[str, Any]) -> None
     from rich.table import Table
     from rich.text import Text
 
-    last: dict[str, dict[str, Any]] = {}
-    status, asked = "not started", None
-    for _, record in _records(run_dir):
-        if record["kind"] == "result":
-            last[str(record.get("result_key"))] = record
-        elif record["kind"] == "session":
-            start = record.get("event") == "start"
-            status = "running" if start else str(record.get("status"))
-            asked = record.get("samples") if start else asked
-    if status == "running" and writer_is_gone(run_dir):
-        status = "interrupted"
-    rows = sorted(last.values(), key=lambda r: _natural(str(r.get("problem_id")), r.get("sample")))
-
+    rows, status, asked = _last_results(run_dir)
     _line(console, str(head.get("run_id")), style="bold")
     for name, value in _words(head):
         _line(console, f"  {name:<10} {value}")
@@ -159,6 +169,23 @@ def _print_run(console: Console, run_dir: Path, head: Mapping[str, Any]) -> None
         console.print(table)
         _line(console, f"One problem in full: python -m harness show {run_dir.name} "
                        f"--problem {rows[0].get('problem_id')}")  # fmt: skip
+
+
+def _last_results(run_dir: Path) -> tuple[list[dict[str, Any]], str, int | None]:
+    """(result of every sample in the benchmark's order, status, samples asked for)."""
+    last: dict[str, dict[str, Any]] = {}
+    status, asked = "not started", None
+    for _, record in _records(run_dir):
+        if record["kind"] == "result":
+            last[str(record.get("result_key"))] = record
+        elif record["kind"] == "session":
+            start = record.get("event") == "start"
+            status = "running" if start else str(record.get("status"))
+            asked = record.get("samples") if start else asked
+    if status == "running" and writer_is_gone(run_dir):
+        status = "interrupted"
+    rows = sorted(last.values(), key=lambda r: _natural(str(r.get("problem_id")), r.get("sample")))
+    return rows, status, asked
 
 
 def score_line(estimate: Estimate, *, simulated: bool = False) -> str:
@@ -198,8 +225,8 @@ def _words(head: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "started", datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC")
     dirty = ", with uncommitted changes" if head.get("dirty") else ""
     yield "harness", f"{head.get('harness_version')}, commit {str(head.get('commit'))[:12]}{dirty}"
-    if head.get("command"):
-        yield "command", str(head["command"])
+    if command := head.get("command"):
+        yield "command", " ".join(command) if isinstance(command, list) else str(command)
 
 
 def _estimate(rows: list[dict[str, Any]]) -> Estimate:
@@ -226,7 +253,7 @@ def _print_trajectory(console: Console, found: Trajectory, *, full: bool) -> Non
     draw = f", sample {found.sample}" if found.sample else ""
     _line(console, f"{found.problem_id}{draw} in {found.run_id}", style="bold")
     if found.earlier:
-        _line(console, f"({found.earlier} records of an earlier, unfinished try are left out)")
+        _line(console, "(an earlier, unfinished try is left out)")
     for number in found.round_numbers():
         part = found.of_round(number)
         if number is not None:

@@ -112,7 +112,8 @@ class Pointer:
 class Trajectory:
     """One sample's records in the journal's words, oldest first; texts by their SHA-256.
 
-    Where a sample was cut off and done again, these are the records of its last try.
+    Where a sample was cut off and done again, these are the records of its last try, with all its
+    calls: the last try takes over the replies that earlier ones paid for.
     """
 
     run_id: str
@@ -168,7 +169,8 @@ def trajectory(
     for segment, record in own:
         if record["kind"] == "result":
             found.result = record
-        elif segment != max(tries):  # a process does a sample once: the last to try it
+        elif segment != max(tries) and record["kind"] != "call":
+            # a process does a sample once: the last to try it
             found.earlier += 1
         else:
             lists.get(record["kind"], found.notes).append(record)
@@ -552,6 +554,8 @@ def _run_row(text: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("run_id"), str):
         raise ValueError("no run_id")
     row = {name: _cell(found.get(name), kind) for name, kind in RUN_FIELDS.items()}
+    if isinstance(words := found.get("command"), list):
+        row["command"] = _clean(" ".join(map(str, words)))
     roles = found.get("roles")
     for role in ("worker", "meta"):
         model = roles.get(role) if isinstance(roles, Mapping) else None

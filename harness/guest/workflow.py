@@ -17,7 +17,7 @@ import types
 import typing
 
 sys.path.insert(0, __file__.rpartition("/")[0])
-import wire  # noqa: E402
+import wire
 
 # AFlow's spelling of the operators -> ours
 CLASSES = {
@@ -117,7 +117,7 @@ class Link:
 
 
 def operator_class(link, name):
-    """`operator.Custom` and the like: instances are awaitable calls, whatever they are made with."""
+    """`operator.Custom` and the like: instances are awaitable, whatever they are made with."""
 
     class Operator:
         def __init__(self, *_, **__):

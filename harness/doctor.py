@@ -1,0 +1,92 @@
+"""`python -m harness doctor`: what this machine can do, proved where it can be."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from harness import __version__
+from harness.errors import BenchmarkError, HarnessError, SandboxError
+
+EXTRAS = {"local": "xllamacpp", "leaderboard": "streamlit"}
+
+
+def examine(
+    results: Path, cache_dir: Path | None, keys: Mapping[str, bool], say: Callable[[str], None]
+) -> int:
+    """Print a report; 1 when something that a plain run needs is missing, else 0.
+
+    `keys` tells which variables are set; their values never come here.
+    """
+    say(f"harness {__version__}, Python {sys.version.split()[0]}, {os.cpu_count()} cores")
+    parts = (_sandbox(say), _benchmarks(say), _models(cache_dir, say), _results(results, say))
+    for variable, is_set in keys.items():
+        say(f"{variable:16} {'set' if is_set else 'not set'}")
+    return 0 if all(parts) else 1
+
+
+def _sandbox(say: Callable[[str], None]) -> bool:
+    from harness.sandbox import Sandbox
+
+    try:
+        sandbox = asyncio.run(Sandbox.detect())
+    except SandboxError as error:
+        say(f"sandbox          none: {error}")
+        return False
+    say(f"sandbox          {sandbox.tier}" + ("" if sandbox.isolates else "  (no isolation)"))
+    for attempt, prevented in sandbox.prevented:
+        say(f"  {attempt:20} {'prevented' if prevented else 'OPEN to model-written code'}")
+    if sandbox.tier != "bubblewrap" and sys.platform == "linux":
+        found = shutil.which("bwrap")
+        advice = f"{found} does not work here" if found else "install the package bubblewrap"
+        say(f"  the strongest tier needs bubblewrap: {advice}")
+    if not sandbox.isolates:
+        say("  eval will refuse to run here without --unsafe-local")
+    return sandbox.isolates
+
+
+def _benchmarks(say: Callable[[str], None]) -> bool:
+    from harness import benchmarks
+
+    fine = True
+    for name in benchmarks.REGISTRY:
+        try:
+            loaded = benchmarks.load(name)
+            say(f"benchmark        {name}: {len(loaded.items)} problems, digest checked")
+        except BenchmarkError as error:
+            say(f"benchmark        {error}")
+            fine = False
+    return fine
+
+
+def _models(cache_dir: Path | None, say: Callable[[str], None]) -> bool:
+    from harness.models.pull import cached, default_cache_dir
+    from harness.models.registry import WEIGHTS
+
+    directory = cache_dir or default_cache_dir()
+    for name, weights in WEIGHTS.items():
+        state = "fetched" if cached(weights, directory) else f"models pull {name}"
+        say(f"model            local/{name}: {state}")
+    for extra, module in EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            say(f"extra            {extra}: pip install 'flowreasoner-harness[{extra}]'")
+    return True
+
+
+def _results(results: Path, say: Callable[[str], None]) -> bool:
+    from harness.store import Store
+
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        free_gb = shutil.disk_usage(results).free / 1e9
+        report = Store(results).ingest()
+    except (OSError, HarnessError) as error:
+        say(f"results          {error}")
+        return False
+    say(f"results          {results}: {report.runs} runs, {free_gb:,.0f} GB free")
+    return True

@@ -1,0 +1,1 @@
+"""The board: every number shown is one query over a snapshot of the results."""

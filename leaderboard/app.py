@@ -1,0 +1,446 @@
+"""The board in a browser. Layout only: every number is one query of `queries`.
+
+Run by `leaderboard.serve`, or `streamlit run leaderboard/app.py -- RESULTS_DIR`. It reads the
+snapshot that `board.json` names and writes nothing. The address carries the view: `?run=` and
+`&sample=` reopen what was being looked at. Whatever a model wrote is shown by `st.code` or in a
+table cell, as text, never as Markdown or HTML.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from harness.errors import StoreError
+from harness.metrics import count, dollars, duration, percent
+from harness.show import HIDDEN, call_line, request_text, round_line
+from harness.store import Pointer, Trajectory, current_snapshot, open_snapshot, plain
+from leaderboard.export import table, title
+from leaderboard.queries import (
+    BoardRow,
+    Group,
+    SampleRow,
+    board,
+    groups,
+    sample_trajectory,
+    samples,
+)
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+QUESTION = "Does this workflow solve more than one call of the same model?"
+FIRST_ROW = "python -m harness eval --benchmark humaneval --method direct --worker MODEL --limit 10"
+STYLE = (
+    "<style>.stMainBlockContainer {padding-top: 3.5rem} h1 {font-size: 1.8rem !important}</style>"
+)
+MARKS = {"passed": "✓", "invalid": "?"}  # any other verdict is ✗
+
+
+def main(results_dir: Path) -> None:
+    """Draw the page that the address asks for."""
+    st.set_page_config(page_title="Workflow board", page_icon="⚖️", layout="wide")
+    st.html(STYLE)
+    try:
+        pointer = current_snapshot(results_dir)
+        if pointer is None:
+            empty(results_dir)
+            return
+        draw(results_dir, pointer)
+    except StoreError as error:
+        st.error("The results cannot be read.")
+        st.code(plain(str(error)), language=None, wrap_lines=True)
+    watch(results_dir)
+
+
+def draw(results_dir: Path, pointer: Pointer) -> None:
+    connection = snapshot(str(results_dir), pointer.seq).cursor()
+    run_id, chosen = st.query_params.get("run"), st.query_params.get("sample")
+    if run_id is None:
+        board_page(connection, pointer)
+        return
+    found = board(connection, run_id)
+    if not found:
+        st.warning("This address names a run that is not in the results.")
+        st.code(plain(run_id), language=None)
+        st.button("Back to the board", on_click=go)
+        return
+    problem_id, _, number = (chosen or "").rpartition(":")
+    if chosen is None or not number.isdigit():
+        run_page(connection, found[0])
+    else:
+        one = sample_trajectory(connection, results_dir, run_id, problem_id, int(number))
+        sample_page(connection, found[0], one)
+
+
+def close(connection: DuckDBPyConnection) -> None:
+    connection.close()
+
+
+@st.cache_resource(max_entries=2, on_release=close, show_spinner=False)
+def snapshot(results_dir: str, seq: int) -> DuckDBPyConnection:
+    """The open snapshot of that number; the one before stays for readers that still hold it."""
+    del seq  # it only tells the snapshots apart
+    return open_snapshot(Path(results_dir))
+
+
+@st.fragment(run_every=10)
+def watch(results_dir: Path) -> None:
+    """Draw the page again once a newer snapshot has appeared."""
+    pointer = current_snapshot(results_dir)
+    seen = st.session_state.setdefault("seen", pointer)
+    if pointer != seen:
+        st.session_state["seen"] = pointer
+        st.rerun()
+
+
+def go(run: str | None = None, sample: str | None = None) -> None:
+    """Make the address say which run and sample are looked at."""
+    for name, value in (("run", run), ("sample", sample)):
+        if value is not None:
+            st.query_params[name] = value
+        elif name in st.query_params:
+            del st.query_params[name]
+
+
+def empty(results_dir: Path) -> None:
+    st.title(QUESTION)
+    st.info("There is no result yet. This command makes the first row; then reload this page.")
+    st.code(FIRST_ROW, language="bash", wrap_lines=True)
+    st.caption(
+        "Runs that already exist under this folder come in with `python -m harness rebuild`:"
+    )
+    st.code(str(results_dir), language=None, wrap_lines=True)
+    watch(results_dir)
+
+
+def board_page(connection: DuckDBPyConnection, pointer: Pointer) -> None:
+    st.title(QUESTION)
+    rows = board(connection)
+    if not rows:
+        st.info("The database holds no run yet. This command makes the first row.")
+        st.code(FIRST_ROW, language="bash", wrap_lines=True)
+        return
+    shown = filtered(rows)
+    st.caption(
+        "pass@1 in percent with its 95% interval; ★ best of the complete measured runs on the most "
+        "problems. Click a row for its samples."
+    )
+    if not shown:
+        st.info("No run matches these filters.")
+    for number, group in enumerate(groups(shown)):
+        board_table(group, number)
+    with st.container(horizontal=True):
+        for name, kind in (("CSV", "csv"), ("Markdown", "markdown"), ("LaTeX", "latex")):
+            suffix = {"csv": "csv", "markdown": "md", "latex": "tex"}[kind]
+            text = table(connection, kind)  # type: ignore[arg-type]
+            st.download_button(f"Download {name}", text, f"board.{suffix}", type="tertiary")
+    st.caption(f"{len(rows)} runs, snapshot {pointer.seq}.")
+
+
+def filtered(rows: Sequence[BoardRow]) -> list[BoardRow]:
+    """The rows that the three filters let through; the address remembers the filters."""
+    shown = list(rows)
+    places = st.columns(3)
+    for place, name in zip(places, ("benchmark", "method", "worker"), strict=True):
+        options = sorted({getattr(row, name) for row in rows})
+        wanted = place.multiselect(
+            name.capitalize(), options, key=name, placeholder=f"All {name}s",
+            label_visibility="collapsed", bind="query-params",
+        )  # fmt: skip
+        shown = [row for row in shown if not wanted or getattr(row, name) in wanted]
+    return shown
+
+
+def board_table(group: Group, number: int) -> None:
+    """One ranking; a click on a cell opens its run."""
+    first = group.rows[0]
+    st.subheader(escaped(title(group)))
+    digest = (first.benchmark_digest or "unknown")[:12]
+    st.caption(
+        escaped(
+            f"Only these rows may be compared with one another: data {digest}, grader "
+            f"{first.grader_version or 'unknown'}, prices {first.price_table or 'unknown'}."
+        )
+    )
+    records = [
+        {
+            "Method": plain(row.method) + remark(group, row),
+            "pass@1": None if row.estimate.value is None else float(percent(row.estimate.value)),
+            "95% interval": None if row.estimate.value is None
+            else f"{percent(row.estimate.low)} – {percent(row.estimate.high)}",
+            "Calls": row.per_sample(row.calls),
+            "Tokens": row.per_sample(row.tokens),
+            "Dollars": row.cost_usd,
+            "Time": row.per_sample(row.wall_s),
+            "Problems": progress(row),
+            "Worker": plain(row.worker),
+            "Meta-agent": plain(row.meta) if row.meta else "none",
+            "Level": row.level,
+            "Errored": errored(row),
+            "Started": day(row.started_at),
+            "Run": row.run_id,
+        }
+        for row in group.rows
+    ]  # fmt: skip
+    number_column = st.column_config.NumberColumn
+    clickable(
+        records,
+        f"board-{number}",
+        [(row.run_id, None) for row in group.rows],
+        {
+            "Method": st.column_config.TextColumn(pinned=True),
+            "pass@1": number_column(format="%.1f", help="Share of problems solved, in percent"),
+            "Calls": number_column(format="%.1f", help="Model calls per sample"),
+            "Tokens": number_column(format="%,.0f", help="Prompt and completion, per sample"),
+            "Dollars": number_column(format="$%.5f", width=90, help="For the whole run"),
+            "Time": number_column(format="%.1f s", help="Seconds per sample, waiting included"),
+            "Level": st.column_config.TextColumn(help="What the method may do with feedback tests"),
+            "Errored": st.column_config.TextColumn(
+                help="Samples without a verdict, and pass@1 if all of them had failed or passed"
+            ),
+        },
+    )
+
+
+def progress(row: BoardRow) -> str:
+    asked = f" of {row.problems_asked}" if row.problems_asked is not None else ""
+    return f"{row.estimate.problems}{asked}"
+
+
+def remark(group: Group, row: BoardRow) -> str:
+    note = group.note(row)
+    return f" ({note})" if note else (" ★" if row.run_id in group.best else "")
+
+
+def errored(row: BoardRow) -> str:
+    found = row.estimate
+    if not found.errored:
+        return "0"
+    return f"{found.errored} ({percent(found.floor)} – {percent(found.ceiling)})"
+
+
+def run_page(connection: DuckDBPyConnection, row: BoardRow) -> None:
+    st.button("← All runs", on_click=go, type="tertiary")
+    st.title(escaped(f"{row.method} on {row.benchmark}"))
+    headline(row)
+    found = samples(connection, row.run_id)
+    if not found:
+        st.info("No sample of this run has been graded yet.")
+        return
+    st.subheader("Samples")
+    verdicts = sorted({one.verdict for one in found})
+    wanted = st.pills("Verdict", verdicts, selection_mode="multi", key="verdict",
+                      bind="query-params")  # fmt: skip
+    shown = [one for one in found if not wanted or one.verdict in wanted]
+    st.caption("Click a sample for its trajectory.")
+    clickable(
+        [sample_cells(one) for one in shown],
+        f"samples-{row.run_id}",
+        [(row.run_id, f"{one.problem_id}:{one.sample}") for one in shown],
+        {
+            "Problem": st.column_config.TextColumn(pinned=True),
+            "Dollars": st.column_config.NumberColumn(format="$%.5f"),
+            "Time": st.column_config.NumberColumn(format="%.1f s"),
+            "Detail": st.column_config.TextColumn(width="large"),
+        },
+    )
+    about(row)
+
+
+def sample_cells(one: SampleRow) -> dict[str, Any]:
+    tokens = (one.prompt_tokens, one.completion_tokens)
+    known = [n for n in tokens if n is not None]
+    return {
+        "Problem": plain(one.problem_id) + (f" #{one.sample}" if one.sample else ""),
+        "Verdict": f"{MARKS.get(one.verdict, '✗')} {one.verdict}",
+        "Calls": one.calls,
+        "Tokens": sum(known) if len(known) == 2 else None,
+        "Dollars": one.cost_usd,
+        "Time": one.wall_s,
+        "Detail": " ".join(plain(one.detail or one.error_kind or "").split()),
+    }
+
+
+def headline(row: BoardRow) -> None:
+    found = row.estimate
+    if row.kind != "measured":
+        st.warning(escaped(f"This run is {row.kind}: its numbers say nothing about a model."))
+    with st.container(horizontal=True):
+        value = "unknown" if found.value is None else f"{percent(found.value)} %"
+        between = f"95% interval {percent(found.low)} to {percent(found.high)}"
+        st.metric("pass@1", value, help=between if found.value is not None else None, width=130)
+        st.metric("Problems", progress(row), width=130)
+        st.metric("Calls a sample", count(row.per_sample(row.calls)), width=130)
+        st.metric("Tokens a sample", count(row.per_sample(row.tokens)), width=130)
+        st.metric("Dollars", escaped(dollars(row.cost_usd)), width=130)
+        st.metric("Time a sample", duration(row.per_sample(row.wall_s)), width=130)
+    words = [] if found.value is None else [between]
+    words += [f"worker {row.worker}", f"meta-agent {row.meta or 'none'}", f"list {row.list}",
+              f"protocol {row.protocol}", f"level {row.level}", f"status {row.status}"]  # fmt: skip
+    if found.errored:
+        words.append(
+            f"{found.errored} errored samples: pass@1 between {percent(found.floor)} and "
+            f"{percent(found.ceiling)} were they graded"
+        )
+    st.caption(escaped(" · ".join(words)))
+
+
+def about(row: BoardRow) -> None:
+    with st.expander("How this run was made"):
+        dirty = " with uncommitted changes" if row.dirty else ""
+        started = "unknown" if row.started_at is None else stamp(row.started_at)
+        lines = {
+            "run": row.run_id, "started": started, "command": row.command, "knobs": row.knobs,
+            "seed": row.seed, "samples": f"{row.n_samples} per problem", "sandbox": row.sandbox,
+            "grader": row.grader_version, "prices": row.price_table,
+            "data": row.benchmark_digest, "commit": f"{row.commit}{dirty}",
+        }  # fmt: skip
+        code("\n".join(f"{name:<9}{value}" for name, value in lines.items()))
+
+
+def sample_page(connection: DuckDBPyConnection, row: BoardRow, found: Trajectory) -> None:
+    with st.container(horizontal=True):
+        st.button("← All runs", on_click=go, type="tertiary")
+        st.button(escaped(f"← {row.method} on {row.benchmark}"), on_click=go, args=(row.run_id,),
+                  type="tertiary", key="up")  # fmt: skip
+    draw_no = f", sample {found.sample}" if found.sample else ""
+    st.title(escaped(f"{found.problem_id}{draw_no}"))
+    neighbours(connection, row.run_id, f"{found.problem_id}:{found.sample}")
+    result = found.result
+    if result is None:
+        st.info("This sample has no verdict yet; what was recorded of it stands below.")
+    else:
+        verdict = str(result.get("verdict"))
+        say = st.success if verdict == "passed" else st.error
+        say(escaped(f"{MARKS.get(verdict, '✗')} {verdict}"))
+        if result.get("detail"):
+            code(str(result["detail"]))
+        solution = found.text(result.get("solution_sha"))
+        st.subheader("Solution")
+        if solution:
+            code(solution, "python")
+        else:
+            st.caption("No program was handed in.")
+    st.subheader("Trajectory")
+    if found.earlier:
+        st.caption("An earlier, unfinished try is left out.")
+    for number in found.round_numbers():
+        part = found.of_round(number)
+        if number is None:
+            steps(found, part)
+            continue
+        with st.container(border=True):
+            st.markdown(f"**{escaped(round_line(number, part)).capitalize()}**")
+            for one in part.rounds:
+                labelled("Modification", one.get("modification"))
+                labelled("Error", one.get("error"))
+                labelled("Workflow", found.text(one.get("workflow_sha")), "python")
+                labelled("Prompts", found.text(one.get("prompts_sha")), "python", fold=True)
+            steps(found, part)
+
+
+def steps(found: Trajectory, part: Trajectory) -> None:
+    """The calls, executions, feedback and notes of one round, or of what lies outside of rounds."""
+    for call in part.calls:
+        failed = " · failed" if call.get("error") else ""
+        with st.expander(escaped(call_line(call) + failed), expanded=len(found.calls) <= 2):
+            labelled("Prompt", request_text(found.text(call.get("request_sha"))))
+            labelled("Reply", found.text(call.get("response_sha")))
+            labelled("Error", call.get("error"))
+            if call.get("finish") not in (None, "stop"):
+                labelled("Stopped by", str(call["finish"]))
+    for run in part.workflows:
+        names = ", ".join(run.get("operators") or []) or "none"
+        labelled(f"Workflow executed: {run.get('calls')} operator calls", names)
+        labelled("Error", run.get("error"))
+    for told in part.feedback:
+        st.caption(f"Feedback: {told.get('passed')} of {told.get('total')} tests passed")
+        if told.get("errors"):
+            code("\n".join(map(str, told["errors"])))
+    for note in part.notes:
+        said = {k: v for k, v in note.items() if k not in HIDDEN}
+        labelled("Note", f"{note['kind']}: {json.dumps(said, ensure_ascii=False)}")
+
+
+def neighbours(connection: DuckDBPyConnection, run_id: str, here: str) -> None:
+    """Buttons to the samples before and after this one."""
+    names = [f"{one.problem_id}:{one.sample}" for one in samples(connection, run_id)]
+    if here not in names:
+        return
+    at = names.index(here)
+    with st.container(horizontal=True):
+        for label, to in (("Previous", at - 1), ("Next", at + 1)):
+            inside = 0 <= to < len(names)
+            st.button(label, on_click=go, args=(run_id, names[to] if inside else here),
+                      disabled=not inside)  # fmt: skip
+
+
+def clickable(
+    records: Sequence[dict[str, Any]],
+    key: str,
+    targets: Sequence[tuple[str, str | None]],
+    columns: dict[str, Any],
+) -> None:
+    """A table in which a click on a row makes the address name its target."""
+    import pyarrow as pa
+
+    def chosen() -> None:
+        selection = st.session_state[key]["selection"]
+        picked = [*selection["rows"], *(cell[0] for cell in selection["cells"])]
+        if picked:
+            go(*targets[picked[0]])
+
+    st.dataframe(
+        pa.Table.from_pylist(list(records)),
+        key=key,
+        hide_index=True,
+        height="content" if len(records) <= 30 else "auto",
+        placeholder="unknown",
+        column_config=columns,
+        on_select=chosen,
+        selection_mode=("single-row", "single-cell"),
+    )
+
+
+def labelled(
+    label: str, text: str | None, language: str | None = None, *, fold: bool = False
+) -> None:
+    """A caption of ours over a text of a model; nothing when there is no text."""
+    if not text:
+        return
+    if fold:
+        with st.expander(label):
+            code(text, language)
+        return
+    st.caption(label)
+    code(text, language)
+
+
+def code(text: str, language: str | None = None) -> None:
+    """Any text as it is: no Markdown, no HTML, control characters as escapes."""
+    st.code(plain(text), language=language, wrap_lines=True)
+
+
+def escaped(text: str) -> str:
+    """`text` for a label, where Markdown would be read: every mark loses its meaning."""
+    marks = "\\`*_{}[]()<>#+-.!|~$:"
+    return "".join(f"\\{ch}" if ch in marks else ch for ch in " ".join(plain(text).split()))
+
+
+def stamp(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def day(at: float | None) -> str | None:
+    return None if at is None else stamp(at)[:10]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "results"))

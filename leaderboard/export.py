@@ -1,0 +1,194 @@
+"""The board as a table for a paper, a README or a spreadsheet; the numbers of `queries`.
+
+One table per ranking: rows that may not be compared never stand in one. LaTeX needs booktabs and
+nothing else; its text and the HTML's are escaped. CSV is one flat table of raw values.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from harness.errors import UsageError
+from harness.metrics import count, dollars, duration, percent
+from leaderboard.queries import BoardRow, Group, board, groups
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+Format = Literal["markdown", "csv", "latex", "html"]
+FORMATS: tuple[Format, ...] = ("markdown", "csv", "latex", "html")
+HEAD = ("Method", "pass@1", "95% interval", "n", "Worker", "Meta-agent", "Level", "Calls",
+        "Tokens", "Dollars", "Time")  # fmt: skip
+NUMBERS = frozenset({"pass@1", "n", "Calls", "Tokens", "Dollars", "Time"})
+
+
+def table(
+    connection: DuckDBPyConnection,
+    format: Format = "markdown",
+    *,
+    benchmark: str | None = None,
+    digits: int = 1,
+) -> str:
+    """The board, or one `benchmark` of it, as text; percentages with `digits` decimals.
+
+    The best complete measured row of each ranking is bold. Raises UsageError: unknown format, or
+    no row to show.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"{format}: unknown format; one of {', '.join(FORMATS)}")
+    rows = [row for row in board(connection) if benchmark in (None, row.benchmark)]
+    if not rows:
+        where = f"no run on {benchmark}" if benchmark else "no run at all"
+        raise UsageError(f"nothing to export: {where}; `python -m harness eval` makes one")
+    if format == "csv":
+        return _csv(rows)
+    write = {"markdown": _markdown, "latex": _latex, "html": _html}[format]
+    return "\n".join(write(group, digits) for group in groups(rows))
+
+
+def title(group: Group) -> str:
+    """What the rows of a ranking share, in words."""
+    row = group.rows[0]
+    return f"{row.benchmark}, list {row.list or 'unknown'}, protocol {row.protocol or 'unknown'}"
+
+
+def footnote(group: Group) -> str:
+    """What a reader must know to use the numbers: data, grader, prices, dates, kinds, intervals."""
+    row = group.rows[0]
+    days = sorted({_day(r.started_at) for r in group.rows if r.started_at is not None})
+    dates = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown date"
+    kinds = sorted({r.kind for r in group.rows})
+    return (
+        f"Protocol {row.protocol or 'unknown'}, list {row.list or 'unknown'}, "
+        f"data {(row.benchmark_digest or 'unknown')[:12]}, "
+        f"grader {row.grader_version or 'unknown'}, prices {row.price_table or 'unknown'}; "
+        f"{dates}; {', '.join(kinds)}. pass@1 in percent; n problems; Wilson interval, or "
+        "Student's t over problems where they were sampled several times; calls, tokens and time "
+        "are means per sample, dollars are for the whole run."
+    )
+
+
+def cells(group: Group, row: BoardRow, digits: int = 1) -> list[str]:
+    """A row as the texts under HEAD, not yet escaped."""
+    found = row.estimate
+    note = group.note(row)
+    errored = f"{found.errored} errored" if found.errored else ""
+    marks = "; ".join(x for x in (note, errored) if x)
+    interval = "unknown" if found.value is None else (
+        f"{percent(found.low, digits)} to {percent(found.high, digits)}")  # fmt: skip
+    return [
+        row.method + (f" ({marks})" if marks else ""), percent(found.value, digits), interval,
+        count(found.problems), row.worker, row.meta or "none", row.level or "unknown",
+        count(row.per_sample(row.calls)), count(row.per_sample(row.tokens)), dollars(row.cost_usd),
+        duration(row.per_sample(row.wall_s)),
+    ]  # fmt: skip
+
+
+def _lines(
+    group: Group, digits: int, escape: Callable[[str], str], bold: Callable[[str], str]
+) -> list[list[str]]:
+    """The escaped cells of a group; the score of the best rows made bold."""
+    found = []
+    for row in group.rows:
+        line = [escape(cell) for cell in cells(group, row, digits)]
+        if row.run_id in group.best:
+            line[1] = bold(line[1])
+        found.append(line)
+    return found
+
+
+def _markdown(group: Group, digits: int) -> str:
+    def escape(text: str) -> str:
+        for mark in "\\`*_|<>[]$":
+            text = text.replace(mark, f"\\{mark}")
+        return " ".join(text.split())
+
+    rule = ["---:" if name in NUMBERS else "---" for name in HEAD]
+    body = [HEAD, rule, *_lines(group, digits, escape, lambda text: f"**{text}**")]
+    lines = ["| " + " | ".join(line) + " |" for line in body]
+    return "\n".join([f"**{escape(title(group))}**", "", *lines, "", escape(footnote(group)), ""])
+
+
+TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+       "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+       "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
+
+
+def _latex(group: Group, digits: int) -> str:
+    def escape(text: str) -> str:
+        return " ".join("".join(TEX.get(ch, ch) for ch in text).split())
+
+    columns = "".join("r" if name in NUMBERS else "l" for name in HEAD)
+    body = _lines(group, digits, escape, lambda text: rf"\textbf{{{text}}}")
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape(title(group))}. {escape(footnote(group))}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join(escape(name) for name in HEAD) + r" \\",
+            r"\midrule",
+            *(" & ".join(line) + r" \\" for line in body),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _html(group: Group, digits: int) -> str:
+    body = _lines(group, digits, html.escape, lambda text: f"<strong>{text}</strong>")
+
+    def line(tag: str, row: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in row) + "</tr>"
+
+    return "\n".join(
+        [
+            "<table>",
+            f"<caption>{html.escape(title(group))}</caption>",
+            f"<thead>{line('th', HEAD)}</thead>",
+            "<tbody>",
+            *(line("td", row) for row in body),
+            "</tbody>",
+            "</table>",
+            f"<p>{html.escape(footnote(group))}</p>",
+            "",
+        ]
+    )
+
+
+def _csv(rows: Sequence[BoardRow]) -> str:
+    """Raw values: shares in [0, 1], sums over the run, an empty cell where a value is unknown."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    plain = ("run_id", "benchmark", "benchmark_digest", "list", "protocol", "level", "method",
+             "knobs", "worker", "meta", "n_samples", "seed", "grader_version", "price_table",
+             "kind", "status", "commit", "dirty", "problems_asked", "samples_asked")  # fmt: skip
+    scores = ("value", "low", "high", "problems", "samples", "errored", "floor", "ceiling")
+    sums = ("calls", "tokens", "cost_usd", "wall_s")
+    writer.writerow([*plain, "started_at", *(f"pass@1_{name}" for name in scores), *sums])
+    for row in rows:
+        started = None if row.started_at is None else _iso(row.started_at)
+        writer.writerow(
+            [*(getattr(row, name) for name in plain), started,
+             *(getattr(row.estimate, name) for name in scores),
+             *(None if (value := getattr(row, name)) is None else round(value, 9)
+               for name in sums)]
+        )  # fmt: skip
+    return out.getvalue()
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _day(at: float | None) -> str:
+    return "unknown" if at is None else _iso(at)[:10]

@@ -1,0 +1,246 @@
+"""What the board, the export and the pages show, each as one query over a snapshot connection.
+
+Shares are in [0, 1], times in seconds, costs in US dollars; None is unknown, and a sum with an
+unknown part is unknown. A connection comes from `harness.store.open_snapshot`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.metrics import Estimate, interval
+from harness.store import FACTS, TABLE_OF, Trajectory, read_artifact, trajectory
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+BOARD = """
+WITH per_problem AS (
+  SELECT run_no, problem_id,
+         count(*) FILTER (verdict = 'passed') AS passed,
+         count(*) FILTER (verdict <> 'invalid') AS graded,
+         count(*) AS samples
+  FROM results GROUP BY ALL
+), scores AS (
+  SELECT run_no,
+         avg(passed / graded) FILTER (graded > 0) AS value,
+         coalesce(stddev_samp(passed / graded) FILTER (graded > 0), 0) AS deviation,
+         count(*) FILTER (graded > 0) AS problems,
+         sum(graded)::BIGINT AS graded,
+         sum(samples - graded)::BIGINT AS errored,
+         avg(passed / samples) AS floor,
+         avg((passed + samples - graded) / samples) AS ceiling
+  FROM per_problem GROUP BY run_no
+), spent AS (
+  SELECT run_no,
+         CASE WHEN count(calls) = count(*) THEN sum(calls) END::BIGINT AS calls,
+         CASE WHEN count(prompt_tokens) = count(*) AND count(completion_tokens) = count(*)
+              THEN sum(prompt_tokens + completion_tokens) END::BIGINT AS tokens,
+         CASE WHEN count(cost_usd) = count(*) THEN sum(cost_usd) END AS cost_usd,
+         CASE WHEN count(wall_s) = count(*) THEN sum(wall_s) END AS wall_s
+  FROM results GROUP BY run_no
+)
+SELECT runs.run_id, runs.method, runs.worker, runs.meta, runs.benchmark, runs.benchmark_digest,
+       runs.list, runs.protocol, runs.level, runs.grader_version, runs.price_table, runs.kind,
+       runs.status, runs.started_at, runs.n_samples, runs.problems_asked, runs.samples_asked,
+       runs.knobs, runs.seed, runs.sandbox, runs.commit, runs.dirty, runs.command,
+       value, deviation, coalesce(problems, 0) AS problems, coalesce(graded, 0) AS graded,
+       coalesce(errored, 0) AS errored, floor, ceiling, calls, tokens, cost_usd, wall_s
+FROM runs LEFT JOIN scores USING (run_no) LEFT JOIN spent USING (run_no)
+ORDER BY value DESC NULLS LAST, started_at
+"""
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """One run: what was asked, how often it solved, and what that took (sums over samples)."""
+
+    run_id: str
+    method: str
+    worker: str
+    meta: str | None
+    benchmark: str
+    benchmark_digest: str | None
+    list: str | None
+    protocol: str | None
+    level: str | None
+    grader_version: str | None
+    price_table: str | None
+    kind: str  # measured or simulated
+    status: str | None  # running, complete, partial, interrupted, budget, refused, failed
+    started_at: float | None  # unix seconds
+    n_samples: int | None  # draws per problem
+    problems_asked: int | None
+    samples_asked: int | None
+    knobs: str  # JSON
+    seed: int | None
+    sandbox: str | None
+    commit: str | None
+    dirty: bool | None
+    command: str | None
+    estimate: Estimate
+    calls: int | None
+    tokens: int | None  # prompt and completion
+    cost_usd: float | None
+    wall_s: float | None
+
+    def per_sample(self, total: float | None) -> float | None:
+        """A sum over this run's samples as their mean; None when it is unknown or there is none."""
+        samples = self.estimate.samples + self.estimate.errored
+        return total / samples if total is not None and samples else None
+
+    @property
+    def complete(self) -> bool:
+        """Every sample that was asked for has a verdict."""
+        asked = self.samples_asked
+        return (
+            asked is not None and 0 < asked <= self.estimate.samples and not self.estimate.errored
+        )
+
+    @property
+    def ranking(self) -> tuple[str, ...]:
+        """What two rows must share to be compared at all."""
+        return tuple(
+            x or ""
+            for x in (self.benchmark, self.benchmark_digest, self.list, self.protocol,
+                      self.grader_version, self.price_table)
+        )  # fmt: skip
+
+    @property
+    def unranked(self) -> str | None:
+        """Why this row is shown without a rank; None when it has one."""
+        if self.kind != "measured":
+            return self.kind
+        if self.level == "oracle" or self.protocol == "oracle":
+            return "oracle"
+        if not self.complete:
+            return self.status if self.status not in (None, "complete") else "incomplete"
+        return None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that share a ranking, best first and unranked ones last."""
+
+    rows: tuple[BoardRow, ...]
+    best: frozenset[str]  # run ids of the first place; empty where nothing is compared
+    problems: int  # the most that a ranked row has; rows with fewer solved another task
+
+    def note(self, row: BoardRow) -> str:
+        """What keeps a row out of the ranking, in a few words; empty when it is in it."""
+        if row.unranked:
+            return row.unranked
+        short = row.estimate.problems < self.problems
+        return f"only {row.estimate.problems} of {self.problems} problems" if short else ""
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """One graded sample."""
+
+    problem_id: str
+    sample: int  # 0-based draw
+    verdict: str
+    detail: str | None
+    calls: int | None
+    rounds: int | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    wall_s: float | None
+    grade_s: float | None
+    error_kind: str | None
+
+
+def board(connection: DuckDBPyConnection, run_id: str | None = None) -> list[BoardRow]:
+    """Every run as a row, or the one asked for; best first."""
+    rows = []
+    for found in _dicts(connection, BOARD):
+        if run_id not in (None, found["run_id"]):
+            continue
+        value, deviation = found.pop("value"), found.pop("deviation")
+        problems, graded = found.pop("problems"), found.pop("graded")
+        low, high = None, None
+        if value is not None:
+            low, high = interval(value, deviation, problems, single=problems == graded)
+        bounds = (found.pop("errored"), found.pop("floor"), found.pop("ceiling"))
+        estimate = Estimate(value, low, high, problems, graded, *bounds)
+        named: dict[str, Any] = {
+            k: found.pop(k) or "unknown" for k in ("method", "worker", "benchmark", "kind")
+        }
+        rows.append(BoardRow(**named, **found, estimate=estimate))
+    return rows
+
+
+def groups(rows: Iterable[BoardRow]) -> list[Group]:
+    """The rows apart by what may be compared, the groups by benchmark and then by size."""
+    apart: dict[tuple[str, ...], list[BoardRow]] = {}
+    for row in rows:
+        apart.setdefault(row.ranking, []).append(row)
+    found = []
+    for members in apart.values():
+        ranked = [row for row in members if row.unranked is None]
+        problems = max((row.estimate.problems for row in ranked), default=0)
+        full = [row for row in ranked if row.estimate.problems == problems]
+        top = max((row.estimate.value or 0.0 for row in full), default=None)
+        best = frozenset(row.run_id for row in full if row.estimate.value == top)
+        members.sort(key=lambda row: row not in full)  # the order by score stays within both
+        found.append(Group(tuple(members), best if len(full) > 1 else frozenset(), problems))
+    return sorted(found, key=lambda g: (g.rows[0].benchmark, -len(g.rows)))
+
+
+def samples(connection: DuckDBPyConnection, run_id: str) -> list[SampleRow]:
+    """The graded samples of a run, in the benchmark's order as far as ids tell it."""
+    names = ", ".join(SampleRow.__dataclass_fields__)
+    found = _dicts(
+        connection,
+        f"SELECT {names} FROM results JOIN runs USING (run_no) WHERE run_id = ? "
+        "ORDER BY try_cast(regexp_extract(problem_id, '([0-9]+)$', 1) AS INTEGER), "
+        "problem_id, sample",
+        [run_id],
+    )
+    return [SampleRow(**row) for row in found]
+
+
+def sample_trajectory(
+    connection: DuckDBPyConnection, results_dir: Path, run_id: str, problem_id: str, sample: int
+) -> Trajectory:
+    """One sample's last try with its texts, which are read from the journal.
+
+    Raises StoreError when the journal is gone or changed.
+    """
+    records: list[tuple[float, int, dict[str, Any]]] = []
+    for kind, table in TABLE_OF.items():
+        names = ", ".join(f'"{name}"' for name in FACTS[kind])
+        for row in _dicts(
+            connection,
+            f"SELECT {names} FROM {table} WHERE run_no = (SELECT run_no FROM runs WHERE run_id = ?)"
+            " AND problem_id = ? AND sample = ?",
+            [run_id, problem_id, sample],
+        ):
+            for name in (n for n, sql in FACTS[kind].items() if sql == "JSON" and row[n]):
+                row[name] = json.loads(row[name])
+            record = {"kind": kind, **(row.pop("fields", None) or {}), **row}
+            records.append((row["logged_at"] or 0.0, row["segment"], record))
+    records.sort(key=lambda item: (item[1], item[0]))
+    found = trajectory(run_id, problem_id, sample, [(s, record) for _, s, record in records])
+    places = connection.execute(
+        "SELECT DISTINCT ON (sha256) sha256, path, start, bytes FROM artifacts "
+        "WHERE run_no = (SELECT run_no FROM runs WHERE run_id = ?) "
+        "AND sha256 IN (SELECT unnest(?))",
+        [run_id, found.digests()],
+    ).fetchall()
+    found.texts = {sha: read_artifact(results_dir, *place) for sha, *place in places}
+    return found
+
+
+def _dicts(
+    connection: DuckDBPyConnection, query: str, parameters: Sequence[Any] = ()
+) -> list[dict[str, Any]]:
+    result = connection.execute(query, list(parameters))
+    names = [column[0] for column in result.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]

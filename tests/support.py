@@ -1,0 +1,68 @@
+"""Shared by tests: a sample's context over scripted models, and small problems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.context import Budget, Gate, Recorded, SampleContext
+from harness.journal import Journal, read_run
+from harness.models.scripted import Replies, ScriptedModel
+from harness.sandbox import Sandbox
+from harness.types import Level, Problem, Sampling
+
+DOUBLE = Problem(
+    problem_id="Test/0",
+    benchmark="test",
+    prompt='def double(x: int) -> int:\n    """Return twice x. double(2) is 4."""\n',
+    entry_point="double",
+    prelude='def double(x: int) -> int:\n    """Return twice x."""\n',
+    examples=("assert double(2) == 4", "assert double(0) == 0"),
+)
+RIGHT = "```python\ndef double(x):\n    return 2 * x\n```"
+WRONG = "```python\ndef double(x):\n    return x\n```"
+
+
+class Desk:
+    """A context, its models and its journal, for one sample of one problem."""
+
+    def __init__(
+        self,
+        folder: Path,
+        sandbox: Sandbox,
+        replies: Mapping[str, Replies],
+        *,
+        problem: Problem = DOUBLE,
+        level: Level = Level.L1,
+        sampling: Mapping[str, Sampling] | None = None,
+        budget: Budget | None = None,
+        recorded: Iterable[Mapping[str, Any]] = (),
+        seed: int = 0,
+    ) -> None:
+        self.models = {role: ScriptedModel(f"scripted/{role}", r) for role, r in replies.items()}
+        self.journal = Journal(folder)
+        self.folder = folder
+        settings = {role: Sampling() for role in replies} | dict(sampling or {})
+        self.ctx = SampleContext(
+            problem=problem,
+            result_key="key",
+            sample=0,
+            seed=seed,
+            level=level,
+            sampling=settings,
+            gates={role: Gate(model) for role, model in self.models.items()},
+            journal=self.journal,
+            sandbox=sandbox,
+            budget=budget or Budget(),
+            recorded=Recorded(recorded),
+            feedback_tests=problem.examples if level is not Level.L0 else (),
+            feedback_timeout_s=3.0,
+        )
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        return [r for r in read_run(self.folder) if r["kind"] == kind]
+
+    def asked(self, role: str = "worker") -> list[str]:
+        """The last message of every request to a role, in order."""
+        return [r["messages"][-1]["content"] for r in self.models[role].requests]

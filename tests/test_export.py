@@ -1,0 +1,106 @@
+"""The exported table holds the board's numbers, escaped, one ranking at a time."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from duckdb import DuckDBPyConnection
+
+from harness.errors import UsageError
+from harness.journal import Journal
+from harness.store import Store, open_snapshot
+from leaderboard.export import FORMATS, table
+
+
+def run(results_dir: Path, run_id: str, verdicts: list[str], **fields: Any) -> None:
+    """A finished run with one sample per verdict."""
+    journal = Journal(results_dir / "runs" / run_id)
+    head = {"run_id": run_id, "benchmark": "humaneval", "benchmark_digest": "7dce6050a7d6d172",
+            "list": "full", "protocol": "public", "level": "L0", "method": "direct", "knobs": {},
+            "roles": {"worker": {"model": "local/small_model"}}, "n_samples": 1, "seed": 0,
+            "grader_version": "1", "price_table": "none", "kind": "measured",
+            "started_at": 1762000000.0}  # fmt: skip
+    (journal.run_dir / "run.json").write_text(json.dumps(head | fields))
+    journal.write("session", event="start", problems=len(verdicts), samples=len(verdicts))
+    for number, verdict in enumerate(verdicts):
+        journal.write(
+            "result", result_key=f"k{number}", problem_id=f"HumanEval/{number}", sample=0,
+            verdict=verdict, calls=2, prompt_tokens=70, completion_tokens=30,
+            cost_usd=0.25 if run_id != "unpriced" else None, wall_s=3.0,
+        )  # fmt: skip
+    journal.write("session", event="end", status="complete")
+    journal.close()
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[DuckDBPyConnection]:
+    run(tmp_path, "good", ["passed", "passed", "wrong", "passed"], method="a&b_c|<i>")
+    run(tmp_path, "poor", ["passed", "wrong", "wrong", "wrong"])
+    run(tmp_path, "unpriced", ["passed", "wrong", "invalid", "passed"], method="refine")
+    run(tmp_path, "pretended", ["passed"] * 4, kind="simulated", method="sim")
+    run(tmp_path, "other", ["passed"] * 2, benchmark="mbpp", protocol="none")
+    store = Store(tmp_path)
+    store.ingest()
+    store.snapshot()
+    with open_snapshot(tmp_path) as opened:
+        yield opened
+
+
+def test_markdown_keeps_rankings_apart_and_the_best_measured_row_bold(
+    connection: DuckDBPyConnection,
+) -> None:
+    text = table(connection, "markdown")
+    assert text.count("| Method |") == 2
+    assert r"| a&b\_c\|\<i\> | **75.0** | 30.1 to 95.4 | 4 |" in text
+    assert "| sim (simulated) | 100.0 |" in text
+    assert text.count("**75.0**") == 1
+    assert "**100.0**" not in text
+    assert "2025-11-01; measured, simulated" in text
+
+
+def test_an_errored_run_is_marked_and_its_unknown_cost_is_said(
+    connection: DuckDBPyConnection,
+) -> None:
+    (line,) = [x for x in table(connection, "markdown").splitlines() if x.startswith("| refine")]
+    assert "refine (incomplete; 1 errored) | 66.7 |" in line
+    assert "| 2 | 100 | unknown | 3.0 s |" in line
+
+
+def test_latex_needs_booktabs_only_and_is_escaped(connection: DuckDBPyConnection) -> None:
+    text = table(connection, "latex", benchmark="humaneval")
+    assert r"a\&b\_c|\textless{}i\textgreater{} & \textbf{75.0} & 30.1 to 95.4" in text
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+    assert r"local/small\_model" in text
+    assert r"\$1.00" in text
+    assert "siunitx" not in text
+
+
+def test_html_is_escaped(connection: DuckDBPyConnection) -> None:
+    text = table(connection, "html")
+    assert "a&amp;b_c|&lt;i&gt;" in text
+    assert "<i>" not in text
+
+
+def test_csv_holds_raw_values_and_an_empty_cell_for_unknown(
+    connection: DuckDBPyConnection,
+) -> None:
+    rows = {row["run_id"]: row for row in csv.DictReader(io.StringIO(table(connection, "csv")))}
+    assert len(rows) == 5
+    assert rows["good"]["pass@1_value"] == "0.75"
+    assert rows["good"]["cost_usd"] == "1.0"
+    assert rows["unpriced"]["cost_usd"] == ""
+    assert (rows["unpriced"]["pass@1_floor"], rows["unpriced"]["pass@1_ceiling"]) == ("0.5", "0.75")
+    assert rows["good"]["started_at"] == "2025-11-01T12:26:40Z"
+
+
+def test_an_unknown_format_or_an_empty_board_is_a_usage_error(
+    connection: DuckDBPyConnection,
+) -> None:
+    with pytest.raises(UsageError, match=", ".join(FORMATS)):
+        table(connection, "word")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no run on bigcodebench"):
+        table(connection, benchmark="bigcodebench")

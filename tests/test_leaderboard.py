@@ -1,0 +1,299 @@
+"""The board says what the journals say, keeps apart what may not be compared, and runs nothing."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.errors import StoreError
+from harness.journal import Journal
+from harness.metrics import pass_at_1
+from harness.store import Store, open_snapshot
+from leaderboard.queries import BoardRow, board, groups, sample_trajectory, samples
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+HOSTILE = (
+    "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+    " **bold** $x^2$ [link](http://example.com) \x1b[31mred \ud800 :smile:"
+)
+
+
+def run(results_dir: Path, run_id: str, outcomes: dict[str, list[str]], **fields: Any) -> Path:
+    """A finished run: the verdicts of each problem's samples, every sample with a trajectory."""
+    journal = Journal(results_dir / "runs" / run_id)
+    asked = fields.pop("asked", sum(map(len, outcomes.values())))
+    cost = fields.pop("cost", 0.25)
+    head = {"run_id": run_id, "benchmark": "humaneval", "benchmark_digest": "7dce6050a7d6",
+            "list": "full", "protocol": "public", "level": "L2", "method": "flow", "knobs": {},
+            "roles": {"worker": {"model": "local/small"}, "meta": {"model": "local/big"}},
+            "n_samples": 1, "seed": 0, "grader_version": "1", "price_table": "none",
+            "kind": "measured", "started_at": 1762000000.0}  # fmt: skip
+    (journal.run_dir / "run.json").write_text(json.dumps(head | fields))
+    journal.write("session", event="start", problems=len(outcomes), samples=asked)
+    for problem_id, verdicts in outcomes.items():
+        for sample, verdict in enumerate(verdicts):
+            key = {"result_key": f"{problem_id}:{sample}", "problem_id": problem_id,
+                   "sample": sample}  # fmt: skip
+            request = {"messages": [{"role": "user", "content": f"Solve {problem_id}. {HOSTILE}"}]}
+            journal.write(
+                "call", **key, call_no=1, attempt=1, round=1, role="meta", model="local/big",
+                request_sha=journal.artifact(json.dumps(request)),
+                response_sha=journal.artifact(f"reply to {problem_id} {HOSTILE}"),
+                prompt_tokens=70, completion_tokens=30, cost_usd=cost, latency_s=0.5,
+            )  # fmt: skip
+            workflow_sha = journal.artifact(f"class Workflow: ...  # {HOSTILE}")
+            journal.write("round", **key, round=1, modification=HOSTILE, score=0.5, scores=[0.5],
+                          workflow_sha=workflow_sha)  # fmt: skip
+            journal.write("feedback", **key, round=1, passed=1, total=2, errors=[HOSTILE])
+            journal.write("ensemble", **key, winner=HOSTILE)
+            journal.write(
+                "result", **key, verdict=verdict, detail=HOSTILE, calls=1, prompt_tokens=70,
+                completion_tokens=30, cost_usd=cost, wall_s=3.0,
+                solution_sha=journal.artifact(f"def f(): ...  # {problem_id} {HOSTILE}"),
+            )  # fmt: skip
+    journal.write("session", event="end", status="complete")
+    journal.close()
+    return journal.run_dir
+
+
+def published(results_dir: Path) -> Path:
+    store = Store(results_dir)
+    store.ingest()
+    store.snapshot()
+    return results_dir
+
+
+def board_of(results_dir: Path) -> dict[str, BoardRow]:
+    with open_snapshot(published(results_dir)) as connection:
+        return {row.run_id: row for row in board(connection)}
+
+
+def test_the_board_and_the_metric_agree_on_every_kind_of_run(tmp_path: Path) -> None:
+    runs: dict[str, dict[str, list[str]]] = {
+        "single": {"a/0": ["passed"], "a/1": ["wrong"], "a/2": ["passed"]},
+        "several": {"a/0": ["passed", "wrong"], "a/1": ["wrong", "wrong"], "a/2": ["passed"] * 2},
+        "errored": {"a/0": ["passed"], "a/1": ["invalid"], "a/2": ["timeout"]},
+        "one": {"a/0": ["passed", "wrong"]},
+        "broken": {"a/0": ["invalid"]},
+        "empty": {},
+    }
+    for name, outcomes in runs.items():
+        run(tmp_path, name, outcomes)
+    rows = board_of(tmp_path)
+    for name, outcomes in runs.items():
+        expected = pass_at_1({
+            problem: [None if v == "invalid" else v == "passed" for v in verdicts]
+            for problem, verdicts in outcomes.items()
+        })  # fmt: skip
+        found = rows[name].estimate
+        assert (found.problems, found.samples, found.errored) == (
+            expected.problems, expected.samples, expected.errored,
+        )  # fmt: skip
+        for part in ("value", "low", "high", "floor", "ceiling"):
+            assert getattr(found, part) == pytest.approx(getattr(expected, part))
+
+
+def test_sums_are_over_the_run_and_unknown_once_a_part_is(tmp_path: Path) -> None:
+    outcomes = {"a/0": ["passed"], "a/1": ["wrong"]}
+    run(tmp_path, "priced", outcomes)
+    run(tmp_path, "free", outcomes, cost=0.0)
+    journal = Journal(run(tmp_path, "unpriced", outcomes))
+    journal.write("result", result_key="a/2:0", problem_id="a/2", sample=0, verdict="wrong")
+    journal.close()
+    rows = board_of(tmp_path)
+    assert (rows["priced"].cost_usd, rows["free"].cost_usd) == (0.5, 0.0)
+    assert (rows["priced"].calls, rows["priced"].tokens, rows["priced"].wall_s) == (2, 200, 6.0)
+    assert rows["priced"].per_sample(rows["priced"].tokens) == 100
+    unpriced = rows["unpriced"]
+    assert (unpriced.cost_usd, unpriced.calls, unpriced.tokens) == (None, None, None)
+
+
+def test_only_like_rows_share_a_table_and_only_complete_measured_ones_are_best(
+    tmp_path: Path,
+) -> None:
+    full = {"a/0": ["passed"], "a/1": ["wrong"]}
+    run(tmp_path, "flow", full)
+    run(tmp_path, "direct", {"a/0": ["wrong"], "a/1": ["wrong"]})
+    run(tmp_path, "simulated", {"a/0": ["passed"], "a/1": ["passed"]}, kind="simulated")
+    run(tmp_path, "oracle", {"a/0": ["passed"], "a/1": ["passed"]}, level="oracle")
+    run(tmp_path, "short", {"a/0": ["passed"]})
+    run(tmp_path, "cut", {"a/0": ["passed"]}, asked=2)
+    for number, other in enumerate([{"grader_version": "2"}, {"benchmark_digest": "else"},
+                                    {"list": "paper"}, {"protocol": "none"},
+                                    {"price_table": "new"}]):  # fmt: skip
+        run(tmp_path, f"other-{number}", full, **other)
+    found = groups(board_of(tmp_path).values())
+    assert len(found) == 6
+    (group,) = [g for g in found if len(g.rows) > 1]
+    assert [row.run_id for row in group.rows[:2]] == ["flow", "direct"]
+    assert group.best == {"flow"}
+    notes = {row.run_id: group.note(row) for row in group.rows}
+    assert notes == {"flow": "", "direct": "", "simulated": "simulated", "oracle": "oracle",
+                     "short": "only 1 of 2 problems", "cut": "incomplete"}  # fmt: skip
+
+
+def test_a_trajectory_holds_every_step_with_its_text(tmp_path: Path) -> None:
+    run_dir = run(tmp_path, "flow", {"HumanEval/10": ["passed"], "HumanEval/9": ["wrong", "wrong"]})
+    with open_snapshot(published(tmp_path)) as connection:
+        listed = [(one.problem_id, one.sample) for one in samples(connection, "flow")]
+        assert listed == [("HumanEval/9", 0), ("HumanEval/9", 1), ("HumanEval/10", 0)]
+        found = sample_trajectory(connection, tmp_path, "flow", "HumanEval/9", 1)
+        assert found.result is not None
+        assert found.result["verdict"] == "wrong"
+        assert found.text(found.calls[0]["response_sha"]) == f"reply to HumanEval/9 {HOSTILE}"
+        assert found.round_numbers() == [None, 1]
+        assert found.feedback[0]["errors"][0].startswith("<script>")
+        assert found.notes[0]["kind"] == "ensemble"
+        assert len(found.of_round(1).calls) == 1
+        shutil.rmtree(run_dir)
+        with pytest.raises(StoreError, match="No such file"):
+            sample_trajectory(connection, tmp_path, "flow", "HumanEval/9", 1)
+
+
+def app_text(results_dir: Path, **query: str) -> str:
+    """All that the page says, drawn without a browser."""
+    from streamlit.testing.v1 import AppTest
+
+    script = (
+        "import pathlib\nfrom leaderboard.app import main\n"
+        f"main(pathlib.Path({str(results_dir)!r}))\n"
+    )
+    app = AppTest.from_string(script, default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
+    assert not app.exception
+    parts = [*app.title, *app.info, *app.warning, *app.error, *app.success, *app.caption, *app.code]
+    return "\n".join(str(part.value) for part in parts)
+
+
+def test_an_empty_page_says_which_command_makes_the_first_row(tmp_path: Path) -> None:
+    text = app_text(tmp_path)
+    assert "no result yet" in text
+    assert "python -m harness eval --benchmark humaneval" in text
+
+
+def test_an_address_that_names_nothing_is_answered_in_words(tmp_path: Path) -> None:
+    run(tmp_path, "flow", {"HumanEval/0": ["passed"]})
+    published(tmp_path)
+    assert "names a run that is not in the results" in app_text(tmp_path, run="nothing")
+    assert "no verdict yet" in app_text(tmp_path, run="flow", sample="HumanEval/7:0")
+
+
+def test_a_journal_that_is_gone_is_said_and_the_page_still_stands(tmp_path: Path) -> None:
+    run_dir = run(tmp_path, "gone", {"HumanEval/0": ["passed"]})
+    published(tmp_path)
+    shutil.rmtree(run_dir)
+    text = app_text(tmp_path, run="gone", sample="HumanEval/0:0")
+    assert "The results cannot be read" in text
+    assert "No such file" in text
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A served board with two runs; interrupting it must end it cleanly."""
+    results_dir = tmp_path_factory.mktemp("results")
+    run(results_dir, "flow-run", {"HumanEval/0": ["passed"], "HumanEval/1": ["wrong"],
+                                  "HumanEval/2": ["passed"]})  # fmt: skip
+    run(results_dir, "sim-run", {"HumanEval/0": ["passed"]}, kind="simulated", method="sim")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = (
+        "import sys, pathlib; from leaderboard.serve import serve\n"
+        "sys.exit(serve(pathlib.Path(sys.argv[1]), port=int(sys.argv[2]), open_browser=False))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, results_dir, str(port)])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            assert child.poll() is None, "the server ended at once"
+            try:
+                urllib.request.urlopen(f"{url}/_stcore/health", timeout=5).close()
+                break
+            except urllib.error.URLError:
+                time.sleep(0.2)
+        yield url
+        child.send_signal(signal.SIGINT)
+        assert child.wait(30) == 0
+        with pytest.raises(urllib.error.URLError):
+            urllib.request.urlopen(url, timeout=5)
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator["Page"]:
+    """A page of the installed Chromium."""
+    chromium = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+    if not Path(chromium).exists():
+        pytest.skip(f"no Chromium at {chromium}; set CHROMIUM")
+    playwright = pytest.importorskip("playwright.sync_api")
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+             "--disable-background-networking", "--disable-component-update",
+             "--disable-sync"]  # fmt: skip
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=flags)
+        opened = browser.new_page(viewport={"width": 1280, "height": 900})
+        opened.set_default_timeout(20_000)
+        yield opened
+        browser.close()
+
+
+def cell(page: "Page", text: str) -> "Locator":
+    """A cell of a table: it is painted on a canvas, and its text stands inside that as a table."""
+    return page.locator("canvas td").get_by_text(text, exact=True)
+
+
+@pytest.mark.browser
+def test_a_click_leads_from_the_score_to_the_samples_and_a_reload_keeps_the_view(
+    address: str, page: "Page"
+) -> None:
+    page.goto(address)
+    cell(page, "66.7").wait_for(state="attached")
+    assert cell(page, "sim (simulated)").count() == 1
+    assert page.get_by_text("Deploy", exact=True).count() == 0
+    page.locator(".stDataFrameGlideDataEditor").first.click(position={"x": 300, "y": 52})
+    page.get_by_role("heading", name="flow on humaneval").wait_for()
+    assert "run=flow-run" in page.url
+    page.reload()
+    page.get_by_role("heading", name="flow on humaneval").wait_for()
+    page.locator(".stDataFrameGlideDataEditor").first.click(position={"x": 200, "y": 87})
+    page.get_by_role("heading", name="HumanEval/1").wait_for()
+    assert "sample=HumanEval" in page.url
+    page.get_by_role("button", name="All runs").click()
+    page.get_by_role("heading", name="Does this workflow").wait_for()
+
+
+@pytest.mark.browser
+def test_what_a_model_wrote_is_shown_as_text_and_runs_nothing(address: str, page: "Page") -> None:
+    page.goto(f"{address}/?run=flow-run&sample=HumanEval/1:0")
+    page.get_by_text("reply to HumanEval/1 <script>").wait_for()
+    body = page.locator(".stMain").inner_text()
+    for part in ("Solve HumanEval/1.", "class Workflow: ...", "def f(): ...", "ensemble:"):
+        assert part in body
+    assert "**bold** $x^2$ [link](http://example.com) \\x1b[31mred \\ud800 :smile:" in body
+    assert page.locator(".stMain a[href*='example.com'], .stMain img, .stMain .katex").count() == 0
+    assert page.title() == "Workflow board"
+
+
+@pytest.mark.browser
+def test_a_phone_sees_the_score_without_scrolling_sideways(address: str, page: "Page") -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(address)
+    cell(page, "66.7").wait_for(state="attached")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

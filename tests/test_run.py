@@ -1,0 +1,339 @@
+"""The run loop through the Python API: results, resuming, failures, budgets, what is recorded."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import api
+from harness.errors import ModelRefused, ModelUnavailable, RequestRejected, StoreError, UsageError
+from harness.journal import Journal, read_run
+from harness.models.scripted import ScriptedModel
+from harness.types import Verdict
+
+BODY = {  # reference-like answers for the first problems
+    "has_close_elements": "return any(abs(a - b) < threshold for i, a in enumerate(numbers)"
+    " for b in numbers[i + 1:])",
+    "truncate_number": "return number % 1.0",
+}
+
+
+def answer(messages):
+    """Right for two functions, wrong for all others: a model of known skill."""
+    text = messages[-1]["content"]
+    for name, body in BODY.items():
+        if f"def {name}(" in text:
+            line = next(x for x in text.splitlines() if x.startswith(f"def {name}("))
+            return f"```python\nfrom typing import List\n{line}\n    {body}\n```"
+    name = text.partition("function `")[2].partition("`")[0]
+    return f"```python\ndef {name}(*args):\n    return None\n```"
+
+
+async def evaluate(out, sandbox, replies=answer, method="vanilla", **config):
+    model = ScriptedModel("scripted/known", replies)
+    plan = api.prepare(api.Config(method=method, out=out, **config), models={"worker": model})
+    summary = await api.execute(plan, sandbox=sandbox)
+    return summary, model
+
+
+async def test_verdicts_totals_and_interval_come_out_exactly(tmp_path, sandbox):
+    summary, model = await evaluate(tmp_path, sandbox, limit="4")
+    found = summary.as_dict()
+    assert [p["verdict"] for p in found["problems"]] == ["passed", "wrong", "passed", "wrong"]
+    assert found["pass@1"]["value"] == 0.5
+    assert found["pass@1"]["problems"] == 4
+    assert 0.14 < found["pass@1"]["low"] < 0.16
+    assert found["calls"] == len(model.requests) == 4
+    assert found["cost_usd"] == 0.0
+    assert (summary.status, summary.exit_code) == ("complete", 0)
+
+
+async def test_the_same_command_resumes_and_a_longer_one_extends(tmp_path, sandbox):
+    first, _ = await evaluate(tmp_path, sandbox, limit="2")
+    again, model = await evaluate(tmp_path, sandbox, limit="2")
+    assert model.requests == []
+    assert again.run_id == first.run_id
+    longer, model = await evaluate(tmp_path, sandbox, limit="4")
+    assert longer.run_id == first.run_id
+    assert len(model.requests) == 2
+    assert longer.as_dict()["calls"] == 4
+
+
+async def test_fresh_begins_a_run_of_its_own(tmp_path, sandbox):
+    first, _ = await evaluate(tmp_path, sandbox, limit="1")
+    second, model = await evaluate(tmp_path, sandbox, limit="1", fresh=True)
+    assert (len(model.requests), second.run_id) == (1, f"{first.run_id}-2")
+    third, model = await evaluate(tmp_path, sandbox, limit="1")
+    assert (len(model.requests), third.run_id) == (0, second.run_id)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"temperature": 0.5}, {"protocol": "none"}, {"max_tokens": 7}, {"list": "paper"}],
+)
+async def test_another_config_is_another_run(tmp_path, sandbox, change):
+    first, _ = await evaluate(tmp_path, sandbox, limit="1")
+    second, model = await evaluate(tmp_path, sandbox, limit="1", **change)
+    assert second.run_id != first.run_id
+    assert len(model.requests) == 1
+
+
+async def test_a_refused_key_costs_one_request_however_many_samples_wait(tmp_path, sandbox):
+    model = ScriptedModel("scripted/refusing", [ModelRefused("401"), *["x"] * 50])
+    plan = api.prepare(
+        api.Config(method="vanilla", out=tmp_path, limit="20", jobs=8), models={"worker": model}
+    )
+    with pytest.raises(ModelRefused) as caught:
+        await api.execute(plan, sandbox=sandbox)
+    assert caught.value.exit_code == 4
+    assert len(model.requests) == 1
+
+
+async def test_a_rejected_first_request_ends_the_run_and_a_later_one_its_sample(tmp_path, sandbox):
+    def first_rejected(messages):
+        raise RequestRejected("bad parameter")
+
+    with pytest.raises(ModelRefused, match="the first request was rejected: bad parameter"):
+        await evaluate(tmp_path / "a", sandbox, first_rejected, limit="3")
+
+    def second_rejected(messages):
+        if "separate_paren_groups" in messages[-1]["content"]:
+            raise RequestRejected("too long")
+        return answer(messages)
+
+    summary, _ = await evaluate(tmp_path / "b", sandbox, second_rejected, limit="3", jobs=1)
+    rows = summary.as_dict()
+    assert [p["verdict"] for p in rows["problems"]] == ["passed", "invalid", "passed"]
+    assert rows["pass@1"]["value"] == 1.0
+    assert rows["pass@1"]["problems"] == 2
+    assert (rows["errors"], summary.exit_code) == (1, 1)
+    assert (summary.estimate.floor, summary.estimate.ceiling) == (pytest.approx(2 / 3), 1.0)
+
+
+async def test_an_invalid_sample_is_tried_again_by_the_next_run(tmp_path, sandbox, monkeypatch):
+    monkeypatch.setattr("harness.context.BACKOFF_S", 0.0)
+    down = [*["def f(): pass"], *[ModelUnavailable("503")] * 5]
+    summary, model = await evaluate(tmp_path, sandbox, down, limit="2", jobs=1)
+    assert summary.as_dict()["errors"] == 1
+    assert len(model.requests) == 6
+    summary, model = await evaluate(tmp_path, sandbox, limit="2", jobs=1)
+    assert summary.as_dict()["errors"] == 0
+    assert len(model.requests) == 1
+    attempts = [r["attempt"] for r in read_run(summary.run_dir) if r["kind"] == "call"]
+    assert attempts == [1, 1, 2, 3, 4, 5, 1]
+
+
+async def test_transient_failures_are_retried_and_counted(tmp_path, sandbox, monkeypatch):
+    monkeypatch.setattr("harness.context.BACKOFF_S", 0.0)
+    replies = [ModelUnavailable("500"), ModelUnavailable("429", retry_after_s=0.0), "no code"]
+    summary, model = await evaluate(tmp_path, sandbox, replies, limit="1")
+    assert len(model.requests) == 3
+    calls = [r for r in read_run(summary.run_dir) if r["kind"] == "call"]
+    assert [c["error_kind"] for c in calls] == ["unavailable", "unavailable", None]
+    assert summary.as_dict()["calls"] == 1
+
+
+async def test_a_token_budget_stops_cleanly_and_more_of_it_goes_on(tmp_path, sandbox):
+    summary, model = await evaluate(tmp_path, sandbox, limit="6", jobs=1, budget_tokens=100)
+    assert (summary.status, summary.exit_code) == ("budget", 3)
+    assert 1 <= len(model.requests) < 6
+    rest, more = await evaluate(tmp_path, sandbox, limit="6", jobs=1)
+    assert rest.status == "complete"
+    assert len(model.requests) + len(more.requests) == 6
+
+
+async def test_a_zero_budget_asks_nothing(tmp_path, sandbox):
+    summary, model = await evaluate(tmp_path, sandbox, limit="2", budget_usd=0)
+    assert (summary.status, model.requests) == ("budget", [])
+    assert summary.as_dict()["pass@1"]["value"] is None
+
+
+async def test_replies_of_an_interrupted_sample_are_not_paid_twice(tmp_path, sandbox):
+    class Interrupted(BaseException):
+        pass
+
+    accept = "FEEDBACK: none\nVERDICT: correct"
+
+    def dies_at_the_second_call(messages):
+        if "Review this" in messages[-1]["content"]:
+            raise Interrupted
+        return answer(messages)
+
+    with pytest.raises(Interrupted):
+        await evaluate(tmp_path, sandbox, dies_at_the_second_call, "self-refine", limit="1")
+    summary, model = await evaluate(
+        tmp_path, sandbox, lambda messages: accept, "self-refine", limit="1"
+    )
+    assert len(model.requests) == 1  # the review; the draft was taken over
+    found = summary.as_dict()
+    assert (found["calls"], found["problems"][0]["verdict"]) == (2, "passed")
+
+
+def test_kill_9_loses_nothing_and_repeats_only_what_was_in_flight(tmp_path, sandbox):
+    """A real process, killed at three moments; a model that logs each request to a file."""
+    log = tmp_path / "requests"
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import asyncio, sys, time\n"
+        "from harness import api\n"
+        "from harness.models.scripted import ScriptedModel\n"
+        "from harness.sandbox import Sandbox\n"
+        "class Slow(ScriptedModel):\n"
+        "    async def complete(self, messages, **settings):\n"
+        f"        with open({str(log)!r}, 'a') as file:\n"
+        "            text = messages[-1]['content'].partition('function `')[2]\n"
+        "            file.write(text[:30] + chr(10))\n"
+        "        await asyncio.sleep(0.15)\n"
+        "        return await super().complete(messages, **settings)\n"
+        "model = Slow('scripted/slow', lambda messages: 'no code')\n"
+        "config = api.Config(method='vanilla', limit='24', jobs=2, out=__import__('pathlib')"
+        f".Path({str(tmp_path / 'results')!r}))\n"
+        "plan = api.prepare(config, models={'worker': model})\n"
+        f"print(asyncio.run(api.execute(plan, sandbox=Sandbox({sandbox.tier!r},"
+        f" {sandbox.prevented!r}))).as_dict()['calls'])\n"
+    )
+    root = Path(api.__file__).parents[1]
+    command = [sys.executable, str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    for wanted in (4, 9, 16):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if log.exists() and len(log.read_text().splitlines()) >= wanted:
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "24"
+    asked = log.read_text().splitlines()
+    assert len(set(asked)) == 24
+    assert len(asked) <= 24 + 3 * 2
+    (run_dir,) = (tmp_path / "results" / "runs").iterdir()
+    keys = [r["result_key"] for r in read_run(run_dir) if r["kind"] == "result"]
+    assert len(keys) == len(set(keys)) == 24
+
+
+async def test_run_json_says_how_to_make_the_row_again_and_holds_no_key(tmp_path, sandbox):
+    summary, _ = await evaluate(tmp_path, sandbox, limit="1")
+    head = json.loads((summary.run_dir / "run.json").read_text())
+    for name in ("command", "commit", "dirty", "versions", "host", "seed", "grader_version"):
+        assert name in head
+    assert head["kind"] == "simulated"
+    assert head["benchmark_digest"] == summary.plan.benchmark.digest
+    assert head["level"] == "L0"
+
+
+async def test_hidden_tests_reach_no_request(tmp_path, sandbox):
+    _, model = await evaluate(tmp_path, sandbox, limit="3")
+    sent = json.dumps(model.requests)
+    assert "METADATA" not in sent
+    assert "check(candidate)" not in sent
+    assert "canonical" not in sent
+
+
+async def test_two_processes_do_not_write_one_run(tmp_path, sandbox):
+    summary, _ = await evaluate(tmp_path, sandbox, limit="1")
+    journal = Journal(summary.run_dir)
+    with pytest.raises(StoreError, match="is writing this run"):
+        await evaluate(tmp_path, sandbox, limit="2")
+    journal.close()
+
+
+async def test_a_place_that_cannot_be_written_is_one_line(tmp_path, sandbox):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(StoreError, match="cannot write"):
+        await evaluate(blocked, sandbox, limit="1")
+
+
+async def test_an_interrupt_is_journaled_and_resumes(tmp_path, sandbox):
+    model = ScriptedModel("scripted/known", answer)
+
+    async def hang(messages, **settings):
+        await asyncio.sleep(60)
+
+    plan = api.prepare(
+        api.Config(method="vanilla", out=tmp_path, limit="2"), models={"worker": model}
+    )
+    model.complete = hang
+    task = asyncio.create_task(api.execute(plan, sandbox=sandbox))
+    while not list(tmp_path.glob("runs/*/0001.jsonl")):
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    ends = [r for r in read_run(run_dir) if r["kind"] == "session" and r["event"] == "end"]
+    assert [r["status"] for r in ends] == ["interrupted"]
+    summary, _ = await evaluate(tmp_path, sandbox, limit="2")
+    assert summary.status == "complete"
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"benchmark": "humanevil"}, "unknown benchmark 'humanevil': use one of humaneval"),
+        ({"list": "best"}, "has no list 'best': use one of full, paper, search"),
+        ({"protocol": "secret"}, "unknown protocol 'secret': use one of none, public"),
+        ({"problems": ["999"]}, "has no problem '999'"),
+        ({"limit": "0"}, "leaves no problem"),
+        ({"limit": "many"}, "--limit is a number"),
+        ({"limit": "1.5"}, "--limit is a number"),
+        ({"n_samples": 0}, "--n-samples is at least 1"),
+        ({"temperature": -1.0}, "--temperature lies in"),
+        ({"roles": {"judge": "local/x"}}, "has no role 'judge'; its roles: worker"),
+        ({"worker": "telepathy/x"}, "unknown model 'telepathy/x'"),
+        ({"worker": "local/gpt-9"}, "gpt-9"),
+        ({"worker": "openai/gpt-4o-mini"}, "OPENAI_API_KEY"),
+        ({"worker": "anthropic/claude"}, "ANTHROPIC_API_KEY"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, config, says):
+    with pytest.raises(UsageError) as caught:
+        api.prepare(api.Config(method="vanilla", out=tmp_path / "results", **config))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "ids"),
+    [("2", [0, 1]), ("3-5", [3, 4, 5]), ("0.02", [0, 1, 2])],
+)
+def test_limits_choose_problems(tmp_path, limit, ids):
+    model = ScriptedModel("scripted/known", answer)
+    plan = api.prepare(api.Config(method="vanilla", limit=limit), models={"worker": model})
+    assert [i.problem.problem_id for i in plan.items] == [f"HumanEval/{n}" for n in ids]
+
+
+def test_problems_are_named_by_number_or_id():
+    model = ScriptedModel("scripted/known", answer)
+    config = api.Config(method="vanilla", problems=["7", "HumanEval/3"])
+    plan = api.prepare(config, models={"worker": model})
+    assert [i.problem.problem_id for i in plan.items] == ["HumanEval/7", "HumanEval/3"]
+
+
+def test_a_bare_run_chooses_a_first_look_and_an_explicit_flag_is_obeyed(tmp_path):
+    plan = api.prepare(api.Config(), cache_dir=tmp_path)
+    assert plan.models["worker"].name == api.DEFAULT_MODEL
+    assert len(plan.items) == api.FIRST_LOOK
+    assert plan.knobs["rounds"] == api.FIRST_LOOK_KNOBS["rounds"]
+    plan = api.prepare(api.Config(limit="164", knobs={"rounds": "10"}), cache_dir=tmp_path)
+    assert (len(plan.items), plan.knobs["rounds"]) == (164, 10)
+
+
+async def test_the_python_api_evaluates_in_a_notebook(tmp_path, sandbox):
+    from harness import evaluate_async
+
+    model = ScriptedModel("scripted/known", answer)
+    summary = await evaluate_async("vanilla", models={"worker": model}, limit="1", out=tmp_path)
+    assert summary.progress.rows
+    assert {row["verdict"] for row in summary.progress.rows.values()} == {Verdict.PASSED}

@@ -1,0 +1,131 @@
+"""`show` tells a run from its journal alone, and lets no model steer the terminal."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.errors import UsageError
+from harness.journal import Journal
+from harness.show import show_run
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]not markup[/] \u202e"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    journal = Journal(tmp_path / "runs" / "20260101-direct")
+    head = {"run_id": "20260101-direct", "benchmark": "humaneval", "list": "full",
+            "benchmark_digest": "7dce6050a7d6", "protocol": "public", "level": "L2",
+            "method": "flow", "knobs": {"rounds": 2}, "n_samples": 1, "seed": 0,
+            "roles": {"worker": {"model": "local/small", "sampling": {"temperature": 0.0}}},
+            "sandbox": "bubblewrap", "grader_version": "1", "kind": "measured",
+            "harness_version": "0.1.0", "commit": "0123456789abcdef", "dirty": True,
+            "started_at": 1762000000}  # fmt: skip
+    (journal.run_dir / "run.json").write_text(json.dumps(head))
+    journal.write("session", event="start", problems=3, samples=3)
+    key: dict[str, Any] = {"result_key": "k0", "problem_id": "HumanEval/0", "sample": 0}
+    journal.write("call", **key, call_no=1, attempt=1, round=1, role="meta", model="cut off")
+    journal.close()  # the first try ended here
+    journal = Journal(journal.run_dir)
+    journal.write("session", event="start", problems=3, samples=3)
+    request = {"messages": [{"role": "user", "content": "x" * 5000 + "Double the list."}]}
+    journal.write(
+        "call", **key, call_no=1, attempt=1, round=1, role="meta", model="local/small",
+        request_sha=journal.artifact(json.dumps(request)), response_sha=journal.artifact(HOSTILE),
+        prompt_tokens=12, completion_tokens=None, cost_usd=None, latency_s=0.5, finish="length",
+    )  # fmt: skip
+    journal.write("workflow", **key, round=1, calls=2, operators=["Custom"], error="run: KeyError")
+    journal.write("feedback", **key, round=1, passed=1, total=2, verdict="wrong", errors=["f() 3"])
+    journal.write(
+        "round", **key, round=1, parent=None, modification="add a review", score=0.5,
+        workflow_sha=journal.artifact("class Workflow: ..."), error=None,
+    )  # fmt: skip
+    journal.write("ensemble", **key, round=None, winner=2)
+    journal.write(
+        "result", **key, verdict="wrong", detail=HOSTILE, calls=1, cost_usd=None, wall_s=2.0,
+        solution_sha=journal.artifact("def f(): return 3"),
+    )  # fmt: skip
+    for number, verdict in ((1, "passed"), (2, "invalid")):
+        journal.write("result", result_key=f"k{number}", problem_id=f"HumanEval/{number}",
+                      sample=0, verdict=verdict, calls=1, cost_usd=0.5, wall_s=1.0)  # fmt: skip
+    journal.write("session", event="end", status="partial")
+    journal.close()
+    return tmp_path
+
+
+def shown(results: Path, run_id: str = "20260101-direct", **options: Any) -> str:
+    console = Console(file=io.StringIO(), width=160, force_terminal=False)
+    show_run(results, run_id, console, **options)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_run_is_told_with_score_interval_and_verdicts(results: Path) -> None:
+    text = shown(results)
+    assert "humaneval, list full, digest 7dce6050" in text
+    assert "flow (rounds=2)" in text
+    assert "local/small (temperature 0.0)" in text
+    assert "commit 0123456789ab, with uncommitted changes" in text
+    assert "partial, 3 of 3 samples" in text
+    assert "pass@1 50.0 % (95% interval 9.5 to 90.5), 2 problems, 2 samples; 1 errored" in text
+    assert "between 33.3 and 66.7 % were they graded" in text
+    assert "1 wrong, 1 passed, 1 invalid" in text
+    (line,) = [x for x in text.splitlines() if x.strip().startswith("HumanEval/0")]
+    assert "unknown" in line
+
+
+def test_a_problem_is_told_round_by_round(results: Path) -> None:
+    text = shown(results, problem="HumanEval/0")
+    for part in ("round 1 · score 50 %", "add a review", "class Workflow: ...", "run: KeyError",
+                 "call 1 · meta · local/small · 12 + unknown tokens · 0.5 s · unknown",
+                 "Double the list.", "feedback: 1 of 2 passed, wrong", "f() 3",
+                 "stopped by: length", 'ensemble: {"winner": 2}', "def f(): return 3",
+                 "verdict: wrong", "(an earlier, unfinished try is left out)"):  # fmt: skip
+        assert part in text
+    assert "cut off" not in text
+
+
+def test_a_plain_function_gets_the_text_line_by_line(results: Path) -> None:
+    lines: list[str] = []
+    show_run(results, "20260101-direct", lines.append, problem="HumanEval/0")
+    assert "verdict: wrong" in lines
+
+
+def test_long_texts_are_shortened_with_the_loss_counted(results: Path) -> None:
+    short, whole = shown(results, problem="HumanEval/0"), None
+    assert "characters before this; --full shows all" in short
+    whole = shown(results, problem="HumanEval/0", full=True)
+    assert "--full" not in whole
+    assert whole.count("x" * 100) > short.count("x" * 100)
+
+
+def test_a_model_cannot_steer_the_terminal(results: Path) -> None:
+    for text in (shown(results), shown(results, problem="HumanEval/0", full=True)):
+        assert not {"\x1b", "\x07", "\u202e"} & set(text)
+        assert r"\x1b[2J\x1b]0;owned\x07[bold red]not markup[/] \u202e" in text
+
+
+def test_an_unknown_run_names_the_nearest(results: Path) -> None:
+    with pytest.raises(UsageError, match="near it: 20260101-direct"):
+        shown(results, "2026010-direct")
+    with pytest.raises(UsageError, match="holds none"):
+        shown(results / "elsewhere")
+
+
+def test_an_unknown_problem_says_how_to_list_them(results: Path) -> None:
+    with pytest.raises(UsageError, match="show 20260101-direct` lists its samples"):
+        shown(results, problem="HumanEval/9")
+
+
+def test_a_run_that_was_killed_is_interrupted(results: Path) -> None:
+    run_dir = results / "runs" / "20260101-direct"
+    journal = Journal(run_dir)
+    journal.write("session", event="start", problems=3, samples=3)
+    journal.close()
+    assert "running, 3 of 3" in shown(results)
+    (run_dir / ".lock").write_text("process 4194999")  # above the highest possible id
+    assert "interrupted, 3 of 3" in shown(results)

@@ -1,0 +1,292 @@
+"""The database counts each record of the journals exactly once, and can always be made again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from harness.errors import StoreError
+from harness.journal import Journal
+from harness.store import (
+    SCHEMA_VERSION,
+    TABLES,
+    Store,
+    current_snapshot,
+    open_snapshot,
+    plain,
+    read_artifact,
+)
+
+
+def begin(results_dir: Path, run_id: str = "run-a", **fields: Any) -> Journal:
+    """A run folder with its run.json and an open journal."""
+    journal = Journal(results_dir / "runs" / run_id)
+    found = {"run_id": run_id, "benchmark": "humaneval", "method": "direct", "kind": "measured",
+             "roles": {"worker": {"model": "local/small"}}, "started_at": 1.0, "n_samples": 1,
+             **fields}  # fmt: skip
+    (journal.run_dir / "run.json").write_text(json.dumps(found))
+    return journal
+
+
+def result(journal: Journal, number: int, verdict: str = "passed", **fields: Any) -> None:
+    journal.write(
+        "result", result_key=f"key-{number}", problem_id=f"HumanEval/{number}", sample=0,
+        verdict=verdict, **{"calls": 1, "cost_usd": 0.01, **fields},
+    )  # fmt: skip
+
+
+def rows(store: Store, query: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(store.path), read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def verdicts(store: Store) -> list[tuple[Any, ...]]:
+    return rows(store, "SELECT problem_id, verdict FROM results ORDER BY problem_id")
+
+
+def everything(store: Store) -> dict[str, list[tuple[Any, ...]]]:
+    """All facts, without the times that say when they were read."""
+    return {
+        table: rows(store, f"SELECT {less} FROM {table} ORDER BY ALL")
+        for table in TABLES
+        if table != "meta_schema"
+        for less in ["* EXCLUDE (updated_at)" if table == "segments" else "*"]
+    }
+
+
+def test_each_record_is_counted_once_however_often_it_is_ingested(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0)
+    assert store.ingest().records == 1
+    assert store.ingest().records == 0
+    result(journal, 1, "wrong")
+    assert store.ingest(journal.run_dir).records == 1
+    assert verdicts(store) == [("HumanEval/0", "passed"), ("HumanEval/1", "wrong")]
+
+
+def test_the_last_result_of_a_sample_holds(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0, "invalid")
+    result(journal, 0, "wrong")
+    store.ingest()
+    assert verdicts(store) == [("HumanEval/0", "wrong")]
+    result(journal, 0, "passed")
+    store.ingest()
+    assert verdicts(store) == [("HumanEval/0", "passed")]
+
+
+def test_a_torn_tail_waits_and_a_broken_line_is_counted_and_left_out(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0)
+    segment = journal.run_dir / "0001.jsonl"
+    with segment.open("a") as file:
+        file.write(
+            'not json\n{"kind": "result", "sample": "seven", "result_key": "k"}\n{"kind": "re'
+        )
+    report = store.ingest()
+    assert (report.records, report.broken) == (1, 2)
+    assert "0001.jsonl: 2 lines left out" in report.problems[0]
+    with segment.open("a") as file:
+        file.write('sult", "result_key": "key-1", "problem_id": "HumanEval/1", "sample": 0}\n')
+    assert store.ingest().records == 1
+    assert len(verdicts(store)) == 2
+
+
+def test_a_run_killed_while_writing_loses_no_whole_record_and_is_interrupted(
+    tmp_path: Path,
+) -> None:
+    begin(tmp_path).close()
+    code = (
+        "import sys, pathlib; from harness.journal import Journal\n"
+        "journal = Journal(pathlib.Path(sys.argv[1]))\n"
+        "journal.write('session', event='start', problems=9, samples=9)\n"
+        "for n in range(10**9):\n"
+        "    journal.write('result', result_key=f'k{n}', problem_id=f'p{n}', sample=0)\n"
+        "    print(n, flush=True)\n"
+    )
+    run_dir = tmp_path / "runs" / "run-a"
+    child = subprocess.Popen([sys.executable, "-c", code, run_dir], stdout=subprocess.PIPE)
+    store, acknowledged = Store(tmp_path), -1
+    assert child.stdout is not None
+    try:
+        for line in child.stdout:
+            acknowledged = int(line)
+            if acknowledged == 50:
+                store.ingest()  # beside the writer
+                assert rows(store, "SELECT status FROM runs") == [("running",)]
+            if acknowledged >= 300:
+                break
+    finally:
+        child.send_signal(signal.SIGKILL)
+        acknowledged = int(child.stdout.read().split()[-1] or acknowledged)
+        child.wait()
+    store.ingest()
+    ((found, distinct),) = rows(store, "SELECT count(*), count(DISTINCT result_key) FROM results")
+    assert found == distinct >= acknowledged + 1
+    assert rows(store, "SELECT status, problems_asked FROM runs") == [("interrupted", 9)]
+
+
+def test_rebuild_says_the_same_as_ingesting_piece_by_piece(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name in ("run-a", "run-b"):
+        journal = begin(tmp_path, name, knobs={"rounds": 3})
+        key: dict[str, Any] = {"result_key": "k", "problem_id": "HumanEval/0", "sample": 0}
+        journal.write("session", event="start", problems=1, samples=1)
+        sha = journal.artifact("def f(): ...")
+        journal.write("call", **key, call_no=1, attempt=1, response_sha=sha, prompt_tokens=None)
+        journal.write("round", **key, round=1, score=0.5, scores=[0.5], workflow_sha=sha)
+        store.ingest()
+        journal.write("feedback", **key, round=1, passed=1, total=2, errors=["assert f() == 1"])
+        journal.write("workflow", **key, round=1, calls=1, operators=["Custom"])
+        journal.write("ensemble", **key, winner=2)
+        result(journal, 0)
+        journal.write("session", event="end", status="complete")
+        journal.close()
+        store.ingest()
+    before = everything(store)
+    assert store.rebuild().records == 18
+    assert everything(store) == before
+    assert rows(store, "SELECT DISTINCT kind, fields FROM notes") == [("ensemble", '{"winner":2}')]
+    assert rows(store, "SELECT DISTINCT status, knobs FROM runs") == [("complete", '{"rounds":3}')]
+
+
+def test_a_deleted_run_stays_until_a_rebuild(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0)
+    store.ingest()
+    for path in journal.run_dir.iterdir():
+        path.unlink()
+    journal.run_dir.rmdir()
+    assert store.ingest().problems == []
+    assert len(verdicts(store)) == 1
+    store.rebuild()
+    assert verdicts(store) == []
+
+
+def test_unknown_stays_null_and_is_never_zero(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0, cost_usd=None, prompt_tokens=None)
+    result(journal, 1, cost_usd=0.0, prompt_tokens=0)
+    store.ingest()
+    found = rows(store, "SELECT cost_usd, prompt_tokens FROM results ORDER BY problem_id")
+    assert found == [(None, None), (0.0, 0)]
+
+
+def test_a_newer_database_is_refused_and_left_untouched(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0)
+    store.ingest()
+    with duckdb.connect(str(store.path)) as connection:
+        connection.execute("UPDATE meta_schema SET version = ?", [SCHEMA_VERSION + 1])
+    before = store.path.read_bytes()
+    actions: list[Callable[[], object]] = [store.ingest, store.rebuild, store.snapshot]
+    for action in actions:
+        with pytest.raises(StoreError, match="newer harness"):
+            action()
+    assert store.path.read_bytes() == before
+
+
+def test_an_older_database_is_made_again_from_the_journals(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0)
+    with duckdb.connect(str(store.path)) as connection:
+        connection.execute("CREATE TABLE meta_schema AS SELECT 0 AS version, 0.0 AS applied_at")
+    store.ingest()
+    assert verdicts(store) == [("HumanEval/0", "passed")]
+
+
+def test_a_damaged_database_is_named_in_one_line_and_kept_by_rebuild(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0)
+    store.path.write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError, match="python -m harness rebuild") as caught:
+        store.ingest()
+    assert "\n" not in str(caught.value)
+    assert "kept as" in store.rebuild().problems[0]
+    (aside,) = tmp_path.glob("harness.duckdb.damaged-*")
+    assert aside.read_bytes().startswith(b"no database")
+    assert len(verdicts(store)) == 1
+
+
+def test_a_rebuild_that_fails_leaves_the_old_database(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0)
+    store.ingest()
+    (tmp_path / "harness.rebuild.duckdb").mkdir()
+    with pytest.raises(StoreError):
+        store.rebuild()
+    assert len(verdicts(store)) == 1
+
+
+def test_a_second_writer_waits_and_then_says_who_holds_the_lock(tmp_path: Path) -> None:
+    begin(tmp_path).close()
+    with Store(tmp_path)._locked():
+        with pytest.raises(StoreError, match=f"process {os.getpid()}"):
+            Store(tmp_path, lock_wait_s=0.1).ingest()
+        late: list[int] = []
+        waiting = threading.Thread(target=lambda: late.append(Store(tmp_path).ingest().runs))
+        waiting.start()
+    waiting.join(20)
+    assert late == [1]
+
+
+def test_a_foreign_folder_is_reported_and_never_fatal(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0)
+    (tmp_path / "runs" / "holiday").mkdir()
+    (tmp_path / "runs" / "odd").mkdir()
+    (tmp_path / "runs" / "odd" / "run.json").write_text('{"run_id": "even"}')
+    report = store.ingest()
+    assert (report.runs, report.records, len(report.problems)) == (1, 1, 2)
+
+
+def test_hostile_text_is_stored_and_read_back(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    text = "\x00\x1b[31m '); DROP TABLE results; -- \ud800 \u202e é"
+    journal.artifact(text)
+    result(journal, 0, detail=text)
+    store.ingest()
+    ((path, start, size),) = rows(store, "SELECT path, start, bytes FROM artifacts")
+    assert read_artifact(tmp_path, path, start, size) == text
+    ((detail,),) = rows(store, "SELECT detail FROM results")
+    assert detail == text.replace("\ud800", "\\ud800")
+    with pytest.raises(StoreError, match="no artifact at byte 1"):
+        read_artifact(tmp_path, path, 1, size)
+
+
+def test_plain_text_steers_no_terminal() -> None:
+    assert plain("a\tb\n\x1b[2J\u202e\ud800é漢") == "a\tb\n\\x1b[2J\\u202e\\ud800é漢"
+
+
+def test_a_snapshot_is_readable_while_the_database_is_being_written(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    with pytest.raises(StoreError, match="no snapshot yet"):
+        open_snapshot(tmp_path)
+    result(journal, 0)
+    store.ingest()
+    store.snapshot()
+    with duckdb.connect(str(store.path)) as writer, open_snapshot(tmp_path) as reader:
+        writer.execute("DELETE FROM results")
+        assert reader.execute("SELECT count(*) FROM results").fetchall() == [(1,)]
+        with pytest.raises(duckdb.InvalidInputException):
+            reader.execute("DELETE FROM results")
+
+
+def test_two_snapshots_stay_and_the_pointer_names_the_newest(tmp_path: Path) -> None:
+    begin(tmp_path).close()
+    store = Store(tmp_path)
+    store.ingest()
+    for _ in range(4):
+        store.snapshot()
+    pointer = current_snapshot(tmp_path)
+    assert pointer is not None
+    assert (pointer.seq, pointer.path.name) == (4, "board-4.duckdb")
+    assert sorted(p.name for p in tmp_path.glob("*board-*")) == ["board-3.duckdb", "board-4.duckdb"]
