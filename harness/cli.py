@@ -53,24 +53,24 @@ Json = Annotated[
 def main() -> None:
     """Entry point of `python -m harness`: errors become one line and an exit code."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:  # raised by commands
-        _leave(done.exit_code)
+        code = app(standalone_mode=False)  # what a command's typer.Exit holds; else its result
     except HarnessError as error:
         _say(f"error: {error}")
-        _leave(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted: the same command goes on from here")
-        _leave(130)
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):  # newer releases of typer return 130 instead
+        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _leave(0)
+        code = 0
     except Exception as error:
         show = getattr(error, "format_message", None)  # click's usage errors
         if show is None:
             raise
         _say(f"error: {show()}")
-        _leave(2)
+        code = 2
+    if code == 130:
+        _say("interrupted: the same command goes on from here")
+    _leave(code or 0)
 
 
 def _leave(code: int) -> None:

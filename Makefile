@@ -1,0 +1,47 @@
+# `make eval` and `make test` need Python 3.11 or newer and nothing else; both are quick the second time.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help eval leaderboard test test-all lint format clean
+
+help:
+	@echo "make eval         first run: environment, default model, FlowReasoner on a few problems"
+	@echo "make leaderboard  the board in a browser"
+	@echo "make test         lint, types and the whole suite"
+	@echo "make test-all     the same with the slow tests"
+	@echo "make format       rewrite the code in the house format"
+
+# An environment with the project installed; .stamp-EXTRA says which extra it has.
+$(VENV)/.stamp-%: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@touch $@
+
+eval: $(VENV)/.stamp-local
+	$(BIN)/python -m harness eval --method flowreasoner $(ARGS)
+
+leaderboard: $(VENV)/.stamp-leaderboard
+	$(BIN)/python -m harness leaderboard $(ARGS)
+
+lint: $(VENV)/.stamp-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: lint
+	$(BIN)/python -m pytest -m '' $(ARGS)
+
+format: $(VENV)/.stamp-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,196 @@
+"""The command as its user meets it: a real process, a real small model, real exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from harness.journal import read_run
+
+ROOT = Path(__file__).parents[1]
+SMALL = "local/smollm2-135m-instruct"
+
+
+def environment(**extra):
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "ANTHROPIC_"))}
+    return {**kept, **extra}
+
+
+def harness(*arguments, check=None, **extra):
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=ROOT,
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    if check is not None:
+        assert done.returncode == check, done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("eval", "--method", "magic"), "unknown method 'magic': use one of"),
+        (("eval", "--benchmark", "magic"), "unknown benchmark 'magic': use one of humaneval"),
+        (("eval", "--worker", "magic/x"), "unknown model 'magic/x'"),
+        (("eval", "--worker", "local/magic"), "qwen2.5-coder-1.5b-instruct"),
+        (("eval", "-A", "magic=1"), "has no knob 'magic'; its knobs: rounds=10"),
+        (("eval", "-A", "rounds"), "-A wants name=value, not 'rounds'"),
+        (("eval", "--worker", "openai/gpt-4o-mini"), "OPENAI_API_KEY"),
+        (("eval", "--worker", "anthropic/claude-x"), "ANTHROPIC_API_KEY"),
+        (("eval", "--no-such-flag"), "--no-such-flag"),
+        (("eval", "--n-samples", "some"), "--n-samples"),
+        (("list", "wishes"), "use methods, benchmarks, models or runs"),
+        (("show", "nothing"), "nothing"),
+        (("models", "pull", "magic"), "qwen2.5-coder-0.5b-instruct"),
+        (("export", "--format", "pdf"), "pdf"),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr_and_exit_2(tmp_path, arguments, says):
+    out = () if arguments[:2] == ("models", "pull") else ("--out", str(tmp_path / "results"))
+    done = harness(*arguments, *out, check=2)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert says in line
+    assert done.stdout == ""
+
+
+def test_a_damaged_or_newer_database_is_one_line_and_left_alone(tmp_path):
+    (tmp_path / "harness.duckdb").write_bytes(b"not a database" * 1000)
+    done = harness("export", "--out", str(tmp_path))
+    assert done.returncode == 1
+    assert "rebuild" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert (tmp_path / "harness.duckdb").read_bytes() == b"not a database" * 1000
+
+
+def test_doctor_reports_the_tier_and_never_a_key(tmp_path):
+    done = harness("doctor", "--out", str(tmp_path), OPENAI_API_KEY="sk-canary")
+    assert "sandbox" in done.stdout
+    assert "prevented" in done.stdout
+    assert "humaneval: 164 problems" in done.stdout
+    assert "OPENAI_API_KEY   set" in done.stdout
+    assert "sk-canary" not in done.stdout + done.stderr
+
+
+def test_lists_name_what_there_is(tmp_path):
+    methods = harness("list", "methods", check=0).stdout
+    for name in ("vanilla", "self-refine", "llm-debate", "flowreasoner", "rounds=10"):
+        assert name in methods
+    assert "humaneval" in harness("list", "benchmarks", check=0).stdout
+    assert SMALL in harness("list", "models", check=0).stdout
+    assert "no runs" in harness("list", "runs", "--out", str(tmp_path), check=0).stdout
+
+
+def test_a_dry_run_spends_nothing_and_names_calls_and_minutes(tmp_path):
+    out = tmp_path / "results"
+    done = harness("eval", "--dry-run", "--json", "--out", str(out), check=0)
+    plan = json.loads(done.stdout)
+    assert plan["calls"]["meta"][0] == 3 * plan["problems"]
+    assert plan["minutes"][0] > 0
+    assert "all 164 problems" in done.stderr
+    assert "to start that: python -m harness eval --method flowreasoner" in done.stderr
+    assert not out.exists()
+
+
+@pytest.mark.model
+def test_a_real_run_prints_one_json_object_and_fills_store_show_and_export(tmp_path):
+    harness("models", "pull", SMALL, check=0)
+    flags = ("--worker", SMALL, "--limit", "2", "--max-tokens", "60", "--out", str(tmp_path))
+    command = ("eval", "--method", "flowreasoner", "-A", "rounds=1", *flags, "--json")
+    done = harness(*command, check=0)
+    found = json.loads(done.stdout)
+    schema = json.loads((ROOT / "docs/schemas/eval.json").read_text())
+    jsonschema.validate(found, schema)
+    assert [p["problem_id"] for p in found["problems"]] == ["HumanEval/0", "HumanEval/1"]
+    assert found["calls"] >= 4
+    again = json.loads(harness(*command, check=0).stdout)
+    assert (again["run"], again["calls"]) == (found["run"], found["calls"])
+    shown = harness("show", found["run"], "--problem", "HumanEval/0", "--out", str(tmp_path))
+    assert "round 1" in shown.stdout
+    assert "class Workflow" in shown.stdout
+    assert found["run"] in harness("list", "runs", "--out", str(tmp_path), check=0).stdout
+    board = harness("export", "--format", "csv", "--out", str(tmp_path), check=0).stdout
+    assert "flowreasoner" in board
+    rebuilt = harness("rebuild", "--out", str(tmp_path), check=0)
+    assert rebuilt.stdout.startswith("1 runs")
+    assert harness("export", "--format", "csv", "--out", str(tmp_path), check=0).stdout == board
+
+
+@pytest.mark.model
+def test_ctrl_c_exits_130_and_the_same_command_goes_on(tmp_path):
+    harness("models", "pull", SMALL, check=0)
+    command = ("eval", "--method", "vanilla", "--worker", SMALL, "--max-tokens", "80")
+    flags = ("--limit", "6", "--out", str(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", *command, *flags],
+        cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def results():
+        runs = list(tmp_path.glob("runs/*"))
+        return [r for r in read_run(runs[0]) if r["kind"] == "result"] if runs else []
+
+    deadline = time.monotonic() + 120
+    while not results() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted: the same command goes on" in errors
+    before = {r["problem_id"] for r in results()}
+    done = harness(*command, *flags, "--json", check=0)
+    assert f"resuming: {len(before)} of 6 samples are done" in done.stderr
+    assert len(json.loads(done.stdout)["problems"]) == 6
+    keys = [r["result_key"] for r in results()]
+    assert len(keys) == len(set(keys)) == 6
+
+
+def test_a_refused_key_is_one_request_one_line_and_exit_4(tmp_path):
+    """A real HTTP server that answers 401 to everything and counts."""
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import http.server, sys\n"
+            "class H(http.server.BaseHTTPRequestHandler):\n"
+            "    def do_POST(self):\n"
+            "        print('request', flush=True)\n"
+            "        body = b'{\"error\": {\"message\": \"bad key\"}}'\n"
+            "        self.send_response(401)\n"
+            "        self.send_header('Content-Length', str(len(body)))\n"
+            "        self.end_headers()\n"
+            "        self.wfile.write(body)\n"
+            "    def log_message(self, *a): pass\n"
+            "s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), H)\n"
+            "print(s.server_address[1], flush=True)\n"
+            "s.serve_forever()\n",
+        ],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        port = server.stdout.readline().strip()
+        done = harness(
+            "eval", "--method", "vanilla", "--worker", "openai/gpt-4o-mini", "--limit", "20",
+            "--base-url", f"http://127.0.0.1:{port}/v1", "--out", str(tmp_path),
+            OPENAI_API_KEY="sk-canary-key",
+        )  # fmt: skip
+    finally:
+        server.terminate()
+        rest = server.communicate()[0]
+    assert done.returncode == 4
+    assert rest.count("request") <= 2
+    assert "sk-canary-key" not in done.stderr
+    assert sum(line.startswith("error:") for line in done.stderr.splitlines()) == 1
+    written = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    assert b"sk-canary-key" not in written
