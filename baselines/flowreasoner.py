@@ -53,13 +53,21 @@ Rules:
   as `prompt_custom.NAME`. Define exactly those constants that you use; no placeholders in them.
 - Import what you use beyond the operators. Use operators that the workflow does not use yet.
 
-Answer with three parts and nothing else:
-<modification>one sentence: what you change and why</modification>
+Answer with three parts and nothing else: <modification>, one sentence that says what you change and
+why; <graph>, the Python code; <prompt>, the constants as Python code, empty when there are none.
+An answer to another request, as an example:
+<modification>Let the worker list edge cases first, so that the program covers them.</modification>
 <graph>
-the Python code of class Workflow
+class Workflow:
+    async def __call__(self, problem: str, entry_point: str):
+        cases = await self.custom(input=problem, instruction=prompt_custom.CASES)
+        solution = await self.custom_code_generate(
+            problem=problem, entry_point=entry_point, instruction=cases["response"]
+        )
+        return solution["response"], self.llm.cost_manager.total_cost
 </graph>
 <prompt>
-Python constants such as NAME = \"\"\"text\"\"\", or nothing
+CASES = \"\"\"List the edge cases of this problem, one line each. Write no code.\"\"\"
 </prompt>"""
 
 ROUND = """\
@@ -71,6 +79,7 @@ The current workflow scores {score} (best is 1.0):
 {graph}</graph>
 <prompt>
 {prompts}</prompt>
+It does not use: {unused}.
 {experience}
 Write the next workflow for this problem."""
 
@@ -266,6 +275,7 @@ def _request(problem: Problem, parent: Round | None, feedback: str) -> str:
         score=f"{parent.score:.2f}",
         graph=parent.graph if parent.graph.endswith("\n") else parent.graph + "\n",
         prompts=parent.prompts + "\n" if parent.prompts else "",
+        unused=", ".join(n for n in OPERATORS if f"self.{n}(" not in parent.graph) or "nothing",
         experience="\n".join(lines),
     )
 
@@ -291,8 +301,8 @@ def parse_workflow(reply: str, number: int, parent: Round | None) -> Round:
         made.error_class = "reply:NoWorkflow"
         return made
     made.graph = graph.strip("\n") + "\n"
-    fenced = fenced_blocks(prompts)
-    made.prompts = "\n".join(fenced) if fenced else prompts.strip()
+    if "prompt_custom" in made.graph:  # else nothing in the <prompt> part can matter
+        made.prompts = "\n".join(fenced_blocks(prompts)) or prompts.strip()
     if not made.graph.strip():
         made.error = "reply: NoWorkflow: the <graph> part is empty"
         made.error_class = "reply:NoWorkflow"

@@ -82,20 +82,30 @@ class Plan:
     sampling: dict[str, Sampling]
     config_hash: str
     notes: tuple[str, ...]  # what was chosen because it was not given
+    full_knobs: dict[str, Any]  # the knobs without what was chosen for a first look
 
-    def calls(self, problems: int | None = None) -> dict[str, tuple[int, int]]:
-        """{role: (fewest, most)} model calls for so many problems (all of the plan by default)."""
-        count = (len(self.items) if problems is None else problems) * self.config.n_samples
-        knobs = dict(self.knobs)
+    @property
+    def everything(self) -> int:
+        """How many problems the whole list has."""
+        return len(self.benchmark.lists[self.config.list])
+
+    def calls(self, *, full: bool = False) -> dict[str, tuple[int, int]]:
+        """{role: (fewest, most)} model calls of this run, or of the `full` one: all problems."""
+        count = (self.everything if full else len(self.items)) * self.config.n_samples
+        knobs = dict(self.full_knobs if full else self.knobs)
         if "evals" in knobs and self.sampling["worker"].temperature == 0:
             knobs["evals"] = 1
         ranges = self.method.calls(knobs)
         return {role: (low * count, high * count) for role, (low, high) in ranges.items()}
 
-    def minutes(self, problems: int | None = None) -> tuple[float, float] | None:
-        """(fewest, most) minutes; None where a model's speed is unknown."""
+    def full_command(self) -> str:
+        """The command that runs all problems with the method's own knobs."""
+        return _command(self, full=True)
+
+    def minutes(self, *, full: bool = False) -> tuple[float, float] | None:
+        """(fewest, most) minutes of those calls; None where a model's speed is unknown."""
         low = high = 0.0
-        for role, (fewest, most) in self.calls(problems).items():
+        for role, (fewest, most) in self.calls(full=full).items():
             pace = getattr(self.models[role], "seconds_per", None)
             seconds = pace(*TYPICAL_TOKENS.get(role, TYPICAL_TOKENS["worker"])) if pace else None
             if seconds is None:
@@ -226,6 +236,7 @@ def prepare(
         sampling=sampling,
         config_hash=digest(canonical(identity)),
         notes=tuple(notes),
+        full_knobs=baselines.knobs(method, config.knobs),
     )
 
 
@@ -498,27 +509,23 @@ def _description(plan: Plan, run_dir: Path, sandbox: Sandbox) -> dict[str, Any]:
     }
 
 
-def _command(plan: Plan) -> str:
-    """The command that makes this row, from its config: where the results went is left out."""
-    config = plan.config
+def _command(plan: Plan, *, full: bool = False) -> str:
+    """The command that makes this row, or the `full` run's; where results go is left out."""
+    config, defaults = plan.config, Config()
+    knobs = plan.full_knobs if full else plan.knobs
+    usual = baselines.knobs(plan.method, {})
     parts = ["python -m harness eval", f"--method {plan.method.name}"]
     parts += [f"-b {plan.benchmark.name}", f"--worker {plan.models['worker'].name}"]
     parts += [f"--role {role}={model}" for role, model in config.roles.items()]
-    parts += [f"-A {name}={value}" for name, value in plan.knobs.items() if name in _changed(plan)]
-    defaults = Config()
-    for name in ("list", "protocol", "limit", "n_samples", "temperature", "max_tokens", "seed"):
+    parts += [f"-A {name}={value}" for name, value in knobs.items() if value != usual[name]]
+    names = ["list", "protocol", "n_samples", "temperature", "max_tokens", "seed"]
+    for name in names if full else [*names, "limit"]:
         value = getattr(config, name)
         if value != getattr(defaults, name):
             parts.append(f"--{name.replace('_', '-')} {value}")
-    if config.problems:
+    if config.problems and not full:
         parts.append(f"--problems {','.join(config.problems)}")
     return " ".join(parts)
-
-
-def _changed(plan: Plan) -> set[str]:
-    """Knobs whose value is not the method's default."""
-    default = baselines.knobs(plan.method, {})
-    return {name for name, value in plan.knobs.items() if value != default[name]}
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str | None]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from harness.run import Progress, Row
 
 LINE_EVERY_S = 10.0  # without a terminal, a line at most this often
+LINE_WIDTH = 120  # and tables of this width
 
 
 def score(estimate: Any) -> str:
@@ -34,6 +35,8 @@ class Display:
         from rich.console import Console
 
         self.console = Console(file=stream, highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = LINE_WIDTH
         self._live: Any = None
         self._last = 0.0
         self._progress: Progress | None = None
@@ -53,11 +56,10 @@ class Display:
         worker = plan.sampling["worker"]
         if "evals" in plan.knobs and worker.temperature == 0 and plan.knobs["evals"] > 1:
             self.say("  the worker is greedy, so evaluations of one workflow are one: it runs once")
-        self.say(f"  this run: {_cost(plan, None)}")
-        everything = len(plan.benchmark.lists[plan.config.list])
-        if len(plan.items) < everything:
-            self.say(f"  all {everything} problems: {_cost(plan, everything)}")
-            self.say(f"  to start that: {_full_command(plan)}")
+        self.say(f"  this run: {_cost(plan)}")
+        if len(plan.items) < plan.everything or plan.knobs != plan.full_knobs:
+            self.say(f"  all {plan.everything} problems: {_cost(plan, full=True)}")
+            self.say(f"  to start that: {plan.full_command()}")
 
     def __enter__(self) -> Display:
         if self.console.is_terminal:
@@ -151,32 +153,20 @@ class Display:
 
 def _ids(plan: Plan) -> str:
     ids = [item.problem.problem_id for item in plan.items]
-    total = len(plan.benchmark.lists[plan.config.list])
     named = ", ".join(ids) if len(ids) <= 5 else f"{ids[0]} to {ids[-1]}"
-    return f"{len(ids)} of {total} problems ({named})"
+    return f"{len(ids)} of {plan.everything} problems ({named})"
 
 
-def _cost(plan: Plan, problems: int | None) -> str:
+def _cost(plan: Plan, *, full: bool = False) -> str:
     calls = ", ".join(
         f"{low:,} {role} calls" if low == high else f"{low:,} to {high:,} {role} calls"
-        for role, (low, high) in plan.calls(problems).items()
+        for role, (low, high) in plan.calls(full=full).items()
     )
-    estimate = plan.minutes(problems)
+    estimate = plan.minutes(full=full)
     if estimate is None:
         return calls
     low, high = (duration(60 * m) for m in estimate)
     return f"{calls}; about {low}" + ("" if low == high else f" to {high}") + " here"
-
-
-def _full_command(plan: Plan) -> str:
-    command = f"python -m harness eval --method {plan.method.name} -b {plan.benchmark.name}"
-    command += f" --worker {plan.models['worker'].name}"
-    for role, model in plan.models.items():
-        if role != "worker" and model is not plan.models["worker"]:
-            command += (
-                f" --{role} {model.name}" if role == "meta" else f" --role {role}={model.name}"
-            )
-    return command
 
 
 @contextlib.contextmanager

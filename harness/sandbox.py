@@ -39,6 +39,7 @@ from harness.guest import wire
 GUEST_DIR = Path(__file__).parent / "guest"
 ALLOWED_PACKAGES = ("numpy",)  # what a solution may import beside the standard library
 TIERS = ("bubblewrap", "unshare", "seatbelt", "rlimits")
+OWN_PIDS = ("bubblewrap", "unshare")  # tiers with a pid namespace
 POLL_S = 0.05  # how often memory and process count are looked at
 STDERR_BYTES = 8_000
 _OUT_OF_CPU = (-signal.SIGXCPU, 128 + signal.SIGXCPU)  # as it is, and as bubblewrap tells it
@@ -70,6 +71,7 @@ class Guest:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     limits: Limits
+    own_pids: bool  # a pid namespace, all of which dies with its first process
     started: float = field(default_factory=time.monotonic)
     killed_for: str | None = None  # memory or processes
     _stderr: bytes = b""
@@ -137,7 +139,11 @@ class Guest:
         return total
 
     def kill(self) -> None:
-        """Kill the whole tree. Under bubblewrap and unshare its pid namespace dies with it."""
+        """Kill the whole tree."""
+        if self.own_pids:  # one signal, with no look at the tree: a fork bomb can outrun a look
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+            return
         for process in self.tree():
             with contextlib.suppress(psutil.Error):
                 process.kill()
@@ -147,13 +153,9 @@ class Guest:
         while True:
             await asyncio.sleep(POLL_S)
             tree = self.tree()
-            resident = 0
-            for process in tree:
-                with contextlib.suppress(psutil.Error):
-                    resident += process.memory_info().rss
             if len(tree) > self.limits.processes:
                 self.killed_for = "processes"
-            elif resident > self.limits.memory_mb << 20:
+            elif _resident_bytes(tree) > self.limits.memory_mb << 20:
                 self.killed_for = "memory"
             if self.killed_for:
                 # a fork bomb can outrun one pass over its processes
@@ -258,7 +260,7 @@ class Sandbox:
                 except OSError as error:
                     raise SandboxError(f"{self.tier}: cannot start: {error}") from error
             reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-            running = Guest(process, reader, writer, limits)
+            running = Guest(process, reader, writer, limits, self.tier in OWN_PIDS)
             watch = asyncio.create_task(running.watch())
             stderr = asyncio.create_task(running.keep_stderr())
             try:
@@ -288,6 +290,8 @@ class Sandbox:
             "cpu_s": limits.cpu_s,
             "memory_mb": limits.memory_mb,
             "file_mb": limits.file_mb,
+            # counted by user elsewhere; and not heeded where that is root, so we look as well
+            "processes": limits.processes if self.tier in OWN_PIDS else None,
             "packages": sites if packages else [],
         }
         directory = "/guest" if inside else str(GUEST_DIR)
@@ -311,6 +315,14 @@ class Sandbox:
         if self.tier == "seatbelt":
             return ["sandbox-exec", "-p", _seatbelt_profile(scratch), *python]
         return python
+
+
+def _resident_bytes(processes: list[psutil.Process]) -> int:
+    total = 0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total
 
 
 def _available(tier: str) -> bool:

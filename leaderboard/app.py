@@ -280,7 +280,7 @@ def headline(row: BoardRow) -> None:
         st.metric("Calls a sample", count(row.per_sample(row.calls)), width=130)
         st.metric("Tokens a sample", count(row.per_sample(row.tokens)), width=130)
         st.metric("Dollars", escaped(dollars(row.cost_usd)), width=130)
-        st.metric("Time a sample", duration(row.per_sample(row.wall_s)), width=130)
+        st.metric("Time a sample", duration(row.per_sample(row.wall_s)), width=190)
     words = [] if found.value is None else [between]
     words += [f"worker {row.worker}", f"meta-agent {row.meta or 'none'}", f"list {row.list}",
               f"protocol {row.protocol}", f"level {row.level}", f"status {row.status}"]  # fmt: skip

@@ -1,22 +1,28 @@
-"""Fixtures for all tests: the sandbox of this machine, and the shared data where it is."""
+"""Fixtures that several test files share."""
 
-import asyncio
+from __future__ import annotations
+
+import os
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from harness.sandbox import Sandbox
 
 
-@pytest.fixture(scope="session")
-def sandbox():
-    return asyncio.run(Sandbox.detect())
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def sandbox() -> Sandbox:
+    """The strongest sandbox of this machine, probed once."""
+    return await Sandbox.detect()
 
 
 @pytest.fixture(scope="session")
-def shared():
-    """The folder of benchmark files and recorded verdicts beside the repository."""
-    folder = Path(__file__).parents[2] / "shared"
-    if not folder.is_dir():
-        pytest.skip("../shared is not there")
-    return folder
+def shared() -> Path:
+    """The folder of recorded verdicts and benchmark files beside the repository."""
+    path = Path(__file__).parents[2] / "shared"
+    if not path.is_dir():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{path} should be there in CI")
+        pytest.skip(f"no {path.name}/ beside the repository")
+    return path

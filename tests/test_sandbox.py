@@ -1,0 +1,375 @@
+"""What the sandbox prevents. Verdicts on hostile programs are in test_grade.py."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import api
+from harness.errors import SandboxError, UsageError
+from harness.guest import wire
+from harness.models.scripted import ScriptedModel
+from harness.sandbox import TIERS, GuestGone, Limits, Sandbox, describe, facts
+
+
+async def value_of(sandbox: Sandbox, code: str, limits: Limits | None = None) -> Any:
+    """What `attempt()` returns inside a sandbox. Raises GuestGone."""
+    program = {"prelude": "", "code": code, "entry_point": "attempt"}
+    async with sandbox.start("candidate", limits) as guest:
+        await guest.send(wire.LOAD, json.dumps(program).encode())
+        kind, payload = await guest.receive()
+        assert kind == wire.OK, payload
+        await guest.send(wire.CALL, wire.dump([[], {}]))
+        kind, payload = await guest.receive()
+        if kind == wire.RAISED:
+            fact = json.loads(payload)
+            return f"{fact['class']}: {fact['message']}"
+        return wire.load(payload)
+
+
+@pytest.fixture
+def isolating(sandbox: Sandbox) -> Sandbox:
+    if sandbox.tier != "bubblewrap":
+        pytest.skip(f"the sandbox here is {sandbox.tier}")
+    return sandbox
+
+
+class Listener:
+    """A socket that counts who connects."""
+
+    def __init__(self, family: int, address: Any) -> None:
+        self.socket = socket.socket(family)
+        self.socket.bind(address)
+        self.socket.listen()
+        self.address = self.socket.getsockname()
+        self.connections = 0
+        threading.Thread(target=self._count, daemon=True).start()
+
+    def _count(self) -> None:
+        while True:
+            try:
+                self.socket.accept()[0].close()
+            except OSError:
+                return
+            self.connections += 1
+
+
+@pytest.fixture
+def listeners(tmp_path: Path) -> Iterator[list[Listener]]:
+    made = [
+        Listener(socket.AF_INET, ("127.0.0.1", 0)),
+        Listener(socket.AF_UNIX, str(tmp_path / "socket")),
+        Listener(socket.AF_UNIX, f"\0harness-test-{os.getpid()}"),
+    ]
+    yield made
+    for listener in made:
+        listener.socket.close()
+
+
+async def test_no_socket_of_ours_is_reached(isolating: Sandbox, listeners: list[Listener]) -> None:
+    addresses = [(listener.socket.family, listener.address) for listener in listeners]
+    code = f"""
+import socket
+def attempt():
+    reached = []
+    for family, address in {[(int(f), a) for f, a in addresses]!r}:
+        with socket.socket(family) as s:
+            s.settimeout(1)
+            try:
+                s.connect(address)
+                reached.append(address)
+            except OSError:
+                pass
+    try:
+        with socket.socket(type=socket.SOCK_DGRAM) as s:
+            s.sendto(b"x", ("9.9.9.9", 53))
+            reached.append("a datagram")
+    except OSError:
+        pass
+    try:
+        reached.append(socket.getaddrinfo("pypi.org", 443))
+    except OSError:
+        pass
+    return reached
+"""
+    assert await value_of(isolating, code) == []
+    assert [listener.connections for listener in listeners] == [0, 0, 0]
+
+
+async def test_nothing_of_our_environment_is_visible(
+    isolating: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
+    code = "import os\ndef attempt(): return sorted(os.environ)"
+    names = await value_of(isolating, code)
+    assert "OPENAI_API_KEY" not in names
+    assert set(names) <= {
+        "HOME", "LANG", "LC_CTYPE", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+        "PATH", "PWD", "PYTHONHASHSEED", "TMPDIR",
+    }  # fmt: skip
+
+
+async def test_no_file_of_ours_is_read_and_none_is_written(
+    isolating: Sandbox, tmp_path: Path
+) -> None:
+    private = tmp_path / "key"
+    private.write_text("sk-canary")
+    code = f"""
+import os
+def attempt():
+    done = []
+    for path in {[str(private), str(Path.home() / ".bashrc"), "/etc/passwd", "/etc/shadow"]!r}:
+        try:
+            done.append(open(path).read())
+        except OSError:
+            pass
+    for path in {[str(tmp_path / "new"), str(private), str(Path.home() / "new")]!r}:
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            open(path, "w").write("harm")
+            done.append(path)
+        except OSError:
+            pass
+    return done
+"""
+    written = [p for p in await value_of(isolating, code) if not p.startswith("/tmp/")]
+    assert written == []
+    assert private.read_text() == "sk-canary"
+    assert not (tmp_path / "new").exists()
+    assert not (Path.home() / "new").exists()
+
+
+async def test_the_benchmark_file_is_nowhere_to_be_found(isolating: Sandbox) -> None:
+    code = """
+import os
+def attempt():
+    seen = []
+    for folder, folders, names in os.walk("/"):
+        if folder == "/":
+            folders.remove("proc")
+        seen += [f"{folder}/{n}" for n in (*folders, *names)
+                 if n.lower().startswith(("humaneval", "human_eval", "human-eval"))]
+    return seen
+"""
+    assert await value_of(isolating, code, Limits(cpu_s=60)) == []
+
+
+async def test_only_the_private_folders_can_be_written(isolating: Sandbox) -> None:
+    code = """
+import os
+def attempt():
+    written = []
+    for folder, folders, _ in os.walk("/"):
+        if folder == "/":
+            folders.remove("proc")
+        try:
+            open(f"{folder}/probe", "w").close()
+            written.append(folder)
+        except OSError:
+            pass
+    return written
+"""
+    assert sorted(await value_of(isolating, code, Limits(cpu_s=60))) == ["/dev/shm", "/tmp"]
+
+
+async def test_the_kernel_settings_of_the_host_cannot_be_written(isolating: Sandbox) -> None:
+    # opened, not written: for root on the host this would be a way out of the sandbox
+    code = """
+import os
+def attempt():
+    opened = []
+    for folder, _, names in os.walk("/proc/sys"):
+        for name in names:
+            try:
+                os.close(os.open(f"{folder}/{name}", os.O_WRONLY))
+                opened.append(f"{folder}/{name}")
+            except OSError:
+                pass
+    return opened
+"""
+    assert await value_of(isolating, code) == []
+
+
+async def test_no_user_namespace_is_made_inside(isolating: Sandbox) -> None:
+    code = """
+import ctypes
+def attempt():
+    user, mount = 0x10000000, 0x20000
+    return [ctypes.CDLL(None).unshare(flags) for flags in (user, mount, user | mount)]
+"""
+    assert await value_of(isolating, code) == [-1, -1, -1]
+
+
+async def test_no_other_process_is_visible(isolating: Sandbox) -> None:
+    code = """
+import os
+def attempt():
+    return [open(f"/proc/{p}/cmdline").read() for p in os.listdir("/proc") if p.isdigit()]
+"""
+    lines = await value_of(isolating, code)
+    assert len(lines) == 2
+    assert all("candidate.py" in line for line in lines)
+
+
+async def test_files_do_not_survive_from_one_guest_to_the_next(isolating: Sandbox) -> None:
+    code = "import os\ndef attempt():\n    open('x', 'w').close()\n    return os.listdir('.')"
+    assert await value_of(isolating, code) == ["x"]
+    assert await value_of(isolating, code) == ["x"]
+
+
+async def test_a_large_file_is_refused_and_so_are_many_small_ones(isolating: Sandbox) -> None:
+    one = "def attempt():\n    with open('x', 'wb') as f: f.write(bytes(3 << 20))"
+    many = "def attempt():\n    for n in range(9):\n"
+    many += "        with open(f'{n}', 'wb') as f: f.write(bytes(900_000))"
+    limits = Limits(file_mb=2)
+    assert str(await value_of(isolating, one, limits)).startswith("OSError: [Errno 27]")
+    assert str(await value_of(isolating, many, limits)).startswith("OSError: [Errno 28]")
+
+
+async def test_memory_beyond_the_limit_is_refused_in_one_process(sandbox: Sandbox) -> None:
+    code = "def attempt():\n    kept = []\n    while True: kept.append(bytes(1 << 20))"
+    assert str(await value_of(sandbox, code, Limits(memory_mb=200))).startswith("MemoryError")
+
+
+async def test_a_tree_that_outgrows_its_memory_is_killed(sandbox: Sandbox) -> None:
+    code = """
+import os, time
+def attempt():
+    kept = b"x" * (90 << 20)
+    for _ in range(3):
+        if os.fork() == 0:
+            kept = b"y" * (90 << 20)
+            break
+    time.sleep(30)
+"""
+    with pytest.raises(GuestGone) as gone:
+        await value_of(sandbox, code, Limits(memory_mb=200))
+    assert gone.value.reason == "memory"
+
+
+async def test_a_tree_with_too_many_processes_is_killed(sandbox: Sandbox) -> None:
+    code = """
+import os, time
+def attempt():
+    for _ in range(20):
+        if os.fork() == 0:
+            break
+    time.sleep(30)
+"""
+    with pytest.raises(GuestGone) as gone:
+        await value_of(sandbox, code, Limits(processes=10))
+    assert gone.value.reason == "processes"
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+async def test_cpu_time_is_limited_by_the_system_too(sandbox: Sandbox, deaf: bool) -> None:
+    ignore = "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\n" if deaf else ""
+    code = f"{ignore}def attempt():\n    while True: pass"
+    with pytest.raises(GuestGone) as gone:
+        await value_of(sandbox, code, Limits(cpu_s=1))
+    assert gone.value.reason == ("exit" if deaf else "cpu")
+
+
+async def test_leaving_early_kills_the_guest(sandbox: Sandbox) -> None:
+    async with sandbox.start("candidate") as guest:
+        process = guest.process
+        assert guest.tree()
+    assert process.returncode is not None
+    assert guest.tree() == []
+
+
+async def test_a_cancelled_sample_leaves_no_process(sandbox: Sandbox) -> None:
+    started: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def hold() -> None:
+        async with sandbox.start("candidate") as guest:
+            await started.put(guest)
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(hold())
+    guest = await started.get()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert guest.process.returncode is not None
+
+
+async def test_a_guest_that_is_not_there_is_our_fault(sandbox: Sandbox) -> None:
+    with pytest.raises(SandboxError, match="absent did not start"):
+        async with sandbox.start("absent"):
+            pass
+
+
+async def test_the_last_words_of_a_guest_are_kept_and_capped(sandbox: Sandbox) -> None:
+    code = (
+        "import os, sys\ndef attempt():\n    print('x' * 99999 + '\\nlast words', file=sys.stderr)"
+    )
+    code += "\n    sys.stderr.flush()\n    os._exit(3)"
+    with pytest.raises(GuestGone, match="exit status 3: last words"):
+        await value_of(sandbox, code)
+
+
+async def test_detect_claims_what_its_probe_saw_and_no_more(sandbox: Sandbox) -> None:
+    assert dict(sandbox.prevented) == await Sandbox(sandbox.tier).probe()
+    assert facts(sandbox) == {"tier": sandbox.tier, "prevented": dict(sandbox.prevented)}
+    for what, prevented in sandbox.prevented:
+        assert (f"no {what}" in describe(sandbox)) == prevented
+
+
+async def test_a_tier_that_is_not_there_is_passed_over() -> None:
+    # the tools of another system are not on this one's path
+    foreign = "seatbelt" if os.uname().sysname == "Linux" else "bubblewrap"
+    assert (await Sandbox.detect((foreign, "rlimits"))).tier == "rlimits"
+    with pytest.raises(SandboxError, match="no sandbox works here"):
+        await Sandbox.detect((foreign,))
+
+
+async def test_the_probe_of_limits_alone_finds_everything_open() -> None:
+    weakest = await Sandbox.detect(("rlimits",))
+    assert not weakest.isolates
+    found = dict(weakest.prevented)
+    assert found["network"] is False
+    assert found["outside writes"] is False
+    assert "NETWORK OPEN" in describe(weakest)
+
+
+def test_an_unprobed_sandbox_claims_nothing() -> None:
+    for tier in TIERS:
+        assert not Sandbox(tier).isolates
+        assert describe(Sandbox(tier)) == f"{tier} (not probed)"
+
+
+async def test_an_empty_home_proves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert (await Sandbox("rlimits").probe())["home"] is False
+
+
+async def test_a_run_without_isolation_is_refused_unless_it_is_accepted(tmp_path: Path) -> None:
+    weakest = await Sandbox.detect(("rlimits",))
+    reply = "```python\ndef has_close_elements(numbers, threshold):\n    return False\n```"
+
+    def plan(unsafe_local: bool, model: ScriptedModel) -> api.Plan:
+        config = api.Config(
+            method="vanilla",
+            problems=["HumanEval/0"],
+            out=tmp_path,
+            unsafe_local=unsafe_local,
+        )
+        return api.prepare(config, models={"worker": model})
+
+    model = ScriptedModel("scripted/one", [reply])
+    with pytest.raises(UsageError, match="--unsafe-local"):
+        await api.execute(plan(False, model), sandbox=weakest)
+    assert model.requests == []
+    summary = await api.execute(plan(True, model), sandbox=weakest)
+    assert summary.sandbox.startswith("rlimits")
+    assert [row["verdict"] for row in summary.as_dict()["problems"]] == ["wrong"]
