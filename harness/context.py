@@ -179,7 +179,10 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self._began - self._waited_s
+        """Seconds so far."""
+        now = time.monotonic()
+        idle_s = now - self._idle_since if self._idle_since is not None else 0.0
+        return now - self._began - self._waited_s - idle_s
 
 
 class Recorded:

@@ -253,7 +253,7 @@ def _print_trajectory(console: Console, found: Trajectory, *, full: bool) -> Non
     draw = f", sample {found.sample}" if found.sample else ""
     _line(console, f"{found.problem_id}{draw} in {found.run_id}", style="bold")
     if found.earlier:
-        _line(console, "(an earlier, unfinished try is left out)")
+        _line(console, "(an earlier, unfinished try is left out, but for its calls)")
     for number in found.round_numbers():
         part = found.of_round(number)
         if number is not None:

@@ -330,7 +330,7 @@ def sample_page(connection: DuckDBPyConnection, row: BoardRow, found: Trajectory
             st.caption("No program was handed in.")
     st.subheader("Trajectory")
     if found.earlier:
-        st.caption("An earlier, unfinished try is left out.")
+        st.caption("An earlier, unfinished try is left out, but for its calls.")
     for number in found.round_numbers():
         part = found.of_round(number)
         if number is None:

@@ -103,7 +103,7 @@ def test_each_value_of_an_example_is_in_the_prompt(humaneval: Benchmark) -> None
                     assert value in shown or words.get(value, value) in shown.lower(), example
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     text = "".join(node.value.split())
-                    forms = (text, text.encode("unicode_escape").decode(), repr(text)[1:-1])
+                    forms = (text, "".join(repr(node.value)[1:-1].split()))
                     assert any(form in shown for form in forms), example
 
 

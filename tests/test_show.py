@@ -28,13 +28,14 @@ def results(tmp_path: Path) -> Path:
     (journal.run_dir / "run.json").write_text(json.dumps(head))
     journal.write("session", event="start", problems=3, samples=3)
     key: dict[str, Any] = {"result_key": "k0", "problem_id": "HumanEval/0", "sample": 0}
-    journal.write("call", **key, call_no=1, attempt=1, round=1, role="meta", model="cut off")
-    journal.close()  # the first try ended here
+    journal.write("call", **key, call_no=1, attempt=1, round=1, role="meta", model="taken over")
+    journal.write("round", **key, round=1, parent=None, modification="cut off", score=None)
+    journal.close()  # the first try ended here; its replies are taken over, its rounds done again
     journal = Journal(journal.run_dir)
     journal.write("session", event="start", problems=3, samples=3)
     request = {"messages": [{"role": "user", "content": "x" * 5000 + "Double the list."}]}
     journal.write(
-        "call", **key, call_no=1, attempt=1, round=1, role="meta", model="local/small",
+        "call", **key, call_no=2, attempt=1, round=1, role="meta", model="local/small",
         request_sha=journal.artifact(json.dumps(request)), response_sha=journal.artifact(HOSTILE),
         prompt_tokens=12, completion_tokens=None, cost_usd=None, latency_s=0.5, finish="length",
     )  # fmt: skip
@@ -81,10 +82,10 @@ def test_a_run_is_told_with_score_interval_and_verdicts(results: Path) -> None:
 def test_a_problem_is_told_round_by_round(results: Path) -> None:
     text = shown(results, problem="HumanEval/0")
     for part in ("round 1 · score 50 %", "add a review", "class Workflow: ...", "run: KeyError",
-                 "call 1 · meta · local/small · 12 + unknown tokens · 0.5 s · unknown",
+                 "call 1 · meta · taken over", "call 2 · meta · local/small · 12 + unknown tokens · 0.5 s · unknown",
                  "Double the list.", "feedback: 1 of 2 passed, wrong", "f() 3",
                  "stopped by: length", 'ensemble: {"winner": 2}', "def f(): return 3",
-                 "verdict: wrong", "(an earlier, unfinished try is left out)"):  # fmt: skip
+                 "verdict: wrong", "(an earlier, unfinished try is left out, but for its calls)"):  # fmt: skip
         assert part in text
     assert "cut off" not in text
 
