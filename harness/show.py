@@ -167,8 +167,45 @@ def _print_run(console: Console, run_dir: Path, head: Mapping[str, Any]) -> None
         table.add_row(*(Text(plain(cell)) for cell in cells))
     if rows:
         console.print(table)
+    _print_rounds(console, run_dir)
+    if rows:
         _line(console, f"One problem in full: python -m harness show {run_dir.name} "
                        f"--problem {rows[0].get('problem_id')}")  # fmt: skip
+
+
+def _print_rounds(console: Console, run_dir: Path) -> None:
+    """For methods that work in rounds: what became of the workflows of each round."""
+    from rich import box
+    from rich.table import Table
+
+    last: dict[tuple[str, int], dict[str, Any]] = {}
+    for _, record in _records(run_dir):
+        if record["kind"] == "round" and isinstance(record.get("round"), int):
+            last[str(record.get("result_key")), record["round"]] = record
+    if not last:
+        return
+    best: dict[str, float] = {}  # by sample: the best feedback score up to the round
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="rounds", title_justify="left")
+    names = ("round", "workflows", "ran", "other than template", "feedback", "best so far")
+    for name in names:
+        table.add_column(name, justify="right")
+    for number in sorted({number for _, number in last}):
+        of_round = {key: r for (key, n), r in last.items() if n == number}
+        scores = {k: r["score"] for k, r in of_round.items() if r.get("score") is not None}
+        for key, score in scores.items():
+            best[key] = max(best.get(key, 0.0), score)
+        ran = sum(r.get("error") is None for r in of_round.values())
+        other = sum(
+            r.get("error") is None and not r.get("same_as_template") for r in of_round.values()
+        )
+        share = len(of_round)
+        cells = [str(number), str(share), f"{percent(ran / share, 0)} %"]
+        cells.append(f"{percent(other / share, 0)} %")
+        for values in (scores, best):
+            mean = sum(values.values()) / len(values) if values else None
+            cells.append("no test" if mean is None else f"{percent(mean)} %")
+        table.add_row(*cells)
+    console.print(table)
 
 
 def _last_results(run_dir: Path) -> tuple[list[dict[str, Any]], str, int | None]:
