@@ -40,6 +40,9 @@ GUEST_DIR = Path(__file__).parent / "guest"
 ALLOWED_PACKAGES = ("numpy",)  # what a solution may import beside the standard library
 TIERS = ("bubblewrap", "unshare", "seatbelt", "rlimits")
 OWN_PIDS = ("bubblewrap", "unshare")  # tiers with a pid namespace
+# The kernel's own limit, threads counted, for each process of `Limits.processes`: it stops a fork
+# bomb between two looks. Not set where it counts all of the user's processes, not heeded for root.
+TASKS_FACTOR = 16
 POLL_S = 0.05  # how often memory and process count are looked at
 STDERR_BYTES = 8_000
 _OUT_OF_CPU = (-signal.SIGXCPU, 128 + signal.SIGXCPU)  # as it is, and as bubblewrap tells it
@@ -56,7 +59,7 @@ class Limits:
 
 
 class GuestGone(Exception):
-    """The guest's process ended or was killed; `reason` is exit, cpu, memory, processes or frame."""
+    """The guest ended or was killed; `reason` is exit, cpu, memory, processes or frame."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -290,8 +293,7 @@ class Sandbox:
             "cpu_s": limits.cpu_s,
             "memory_mb": limits.memory_mb,
             "file_mb": limits.file_mb,
-            # counted by user elsewhere; and not heeded where that is root, so we look as well
-            "processes": limits.processes if self.tier in OWN_PIDS else None,
+            "tasks": limits.processes * TASKS_FACTOR if self.tier in OWN_PIDS else None,
             "packages": sites if packages else [],
         }
         directory = "/guest" if inside else str(GUEST_DIR)

@@ -304,7 +304,8 @@ for pid in {os.getppid(), 1}:
     ),
     "fills shared memory": Attack(
         _when_called(
-            "for n in range(99):\n    with open(f'/dev/shm/{n}', 'wb') as f: f.write(bytes(8 << 20))"
+            "for n in range(99):\n"
+            "    with open(f'/dev/shm/{n}', 'wb') as f: f.write(bytes(8 << 20))"
         ),
         (EXCEPTION,),
     ),
@@ -500,7 +501,8 @@ HONEST: dict[str, Case] = {
     ),
     "defined by exec": Case("exec('def solve(x): return x')", "assert candidate(3) == 3"),
     "async helper": Case(
-        "import asyncio\nasync def helper(x): return x\ndef solve(x): return asyncio.run(helper(x))",
+        "import asyncio\nasync def helper(x): return x\n"
+        "def solve(x): return asyncio.run(helper(x))",
         "assert candidate(3) == 3",
     ),
     "dataclass with postponed annotations": Case(
@@ -534,7 +536,8 @@ HONEST: dict[str, Case] = {
     ),
     "thread pool": Case(
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "def solve(x):\n    with ThreadPoolExecutor(2) as pool:\n        return list(pool.map(abs, x))",
+        "def solve(x):\n    with ThreadPoolExecutor(2) as pool:\n"
+        "        return list(pool.map(abs, x))",
         "assert candidate([-1, 2]) == [1, 2]",
     ),
     "process pool": Case(
@@ -553,7 +556,14 @@ HONEST: dict[str, Case] = {
         "try:\n    candidate(1)\nexcept KeyError:\n    pass\nelse:\n    assert False",
     ),
 }
-HONEST_PRELUDE = "from typing import List, Optional\n\ndef helper(x):\n    return x[0]\n\ndef solve(x):\n    pass\n"
+HONEST_PRELUDE = """from typing import List, Optional
+
+def helper(x):
+    return x[0]
+
+def solve(x):
+    pass
+"""
 
 UNEQUAL: dict[str, Case] = {
     "tuple and list": Case("solve = tuple", "assert candidate([1]) == [1]"),

@@ -233,7 +233,7 @@ def _burn() -> None:
 def every_core_busy() -> Iterator[None]:
     context = multiprocessing.get_context("spawn")
     count = os.cpu_count() or 1
-    burners = [context.Process(target=_burn, daemon=True) for _ in range(2 * count)]
+    burners = [context.Process(target=_burn, daemon=True) for _ in range(count)]
     for burner in burners:
         burner.start()
     try:

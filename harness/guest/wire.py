@@ -107,8 +107,8 @@ def start():
         resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_CORE: 0,
     }
-    if limits["processes"]:
-        wanted[resource.RLIMIT_NPROC] = limits["processes"]
+    if limits["tasks"]:
+        wanted[resource.RLIMIT_NPROC] = limits["tasks"]
     for name, value in wanted.items():
         _, hard = resource.getrlimit(name)
         limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -150,7 +150,7 @@ def _pack(value):
     return _pack_rare(value)
 
 
-def _pack_rare(value):  # noqa: PLR0911
+def _pack_rare(value):
     # subclasses (Counter, namedtuple, IntEnum, numpy.float64, ...) become their built-in base
     if isinstance(value, bool | int):
         return int.__add__(value, 0)
