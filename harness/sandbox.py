@@ -7,7 +7,7 @@ How much of that holds depends on the tier, strongest first; each is proved by a
 
 - `bubblewrap`: own user, pid, mount, net, ipc and uts namespaces; only /usr and the interpreter,
   read-only; no home, no packages but those allowed (so no benchmark data)
-- `unshare`: own user, pid, net, ipc and uts namespaces; the file system is the user's own
+- `unshare`: own user, pid, mount, net, ipc and uts namespaces; the user's files can be read
 - `seatbelt` (macOS): no network, no writes outside; no memory limit but our watch
 - `rlimits`: limits and a clean environment only; no isolation: wants `--unsafe-local`
 """
@@ -39,12 +39,23 @@ from harness.guest import wire
 GUEST_DIR = Path(__file__).parent / "guest"
 ALLOWED_PACKAGES = ("numpy",)  # what a solution may import beside the standard library
 TIERS = ("bubblewrap", "unshare", "seatbelt", "rlimits")
+MINIMUM = ("network", "environment", "outside writes")  # what a tier must prevent to isolate
 OWN_PIDS = ("bubblewrap", "unshare")  # tiers with a pid namespace
 # The kernel's own limit, threads counted, for each process of `Limits.processes`: it stops a fork
 # bomb between two looks. Not set where it counts all of the user's processes, not heeded for root.
 TASKS_FACTOR = 16
 POLL_S = 0.05  # how often memory and process count are looked at
 STDERR_BYTES = 8_000
+# In a mount namespace of its own: a scratch in memory, all else read-only, then the program.
+_READ_ONLY = """
+scratch=$1; megabytes=$2; shift 2
+mount -t tmpfs -o size="${megabytes}m" scratch "$scratch"
+while read -r _ _ _ _ point _; do
+  case $point in "$scratch"|/proc|/proc/*) ;; *) mount -o remount,bind,ro "$point" ;; esac
+done < /proc/self/mountinfo
+cd "$scratch"
+exec "$@"
+"""
 _OUT_OF_CPU = (-signal.SIGXCPU, 128 + signal.SIGXCPU)  # as it is, and as bubblewrap tells it
 
 
@@ -144,8 +155,10 @@ class Guest:
     def kill(self) -> None:
         """Kill the whole tree."""
         if self.own_pids:  # one signal, with no look at the tree: a fork bomb can outrun a look
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
+            # not process.kill(): that can reap the child before asyncio does, and lose its status
+            if self.process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.process.pid, signal.SIGKILL)
             return
         for process in self.tree():
             with contextlib.suppress(psutil.Error):
@@ -182,9 +195,9 @@ class Sandbox:
 
     @property
     def isolates(self) -> bool:
-        """Whether the probe saw at least the minimum prevented: network and our environment."""
+        """Whether the probe saw at least the minimum prevented."""
         found = dict(self.prevented)
-        return bool(found.get("network") and found.get("environment"))
+        return all(found.get(attempt) for attempt in MINIMUM)
 
     @classmethod
     async def detect(cls, tiers: tuple[str, ...] = TIERS) -> Sandbox:
@@ -246,7 +259,10 @@ class Sandbox:
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as stack:
             stack.enter_context(ours)
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-"))
+            try:
+                scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-"))
+            except OSError as error:
+                raise SandboxError(f"no folder for a sandbox: {error}") from error
             with theirs:
                 command = self._command(guest, theirs.fileno(), limits, scratch)
                 try:
@@ -303,17 +319,9 @@ class Sandbox:
         if self.tier == "bubblewrap":
             return [*_bubblewrap(limits, packages), "--", *python]
         if self.tier == "unshare":
-            spaces = [
-                "--user",
-                "--map-root-user",
-                "--net",
-                "--ipc",
-                "--uts",
-                "--pid",
-                "--fork",
-                "--kill-child",
-            ]
-            return ["unshare", *spaces, "--mount-proc", "--", *python]
+            spaces = "user map-root-user net ipc uts pid fork kill-child mount-proc"
+            read_only = ["sh", "-ec", _READ_ONLY, "sh", scratch, str(limits.file_mb)]
+            return ["unshare", *(f"--{name}" for name in spaces.split()), "--", *read_only, *python]
         if self.tier == "seatbelt":
             return ["sandbox-exec", "-p", _seatbelt_profile(scratch), *python]
         return python

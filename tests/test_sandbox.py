@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -373,3 +374,17 @@ async def test_a_run_without_isolation_is_refused_unless_it_is_accepted(tmp_path
     summary = await api.execute(plan(True, model), sandbox=weakest)
     assert summary.sandbox.startswith("rlimits")
     assert [row["verdict"] for row in summary.as_dict()["problems"]] == ["wrong"]
+
+
+async def test_without_bubblewrap_the_next_tier_still_keeps_writes_and_the_network_out():
+    if not shutil.which("unshare"):
+        pytest.skip("unshare is not installed")
+    try:
+        lower = await Sandbox.detect(("unshare",))
+    except SandboxError as refused:
+        pytest.skip(f"no user namespaces here: {refused}")
+    found = dict(lower.prevented)
+    assert found["network"]
+    assert found["environment"]
+    assert found["outside writes"]
+    assert lower.isolates

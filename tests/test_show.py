@@ -82,12 +82,13 @@ def test_a_run_is_told_with_score_interval_and_verdicts(results: Path) -> None:
 def test_a_run_in_rounds_tells_what_became_of_each_rounds_workflows(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "runs" / "20260101-direct")
     (journal.run_dir / "run.json").write_text(json.dumps({"run_id": "20260101-direct"}))
-    rounds = [
-        ("a", 1, 0.5, None, True), ("b", 1, None, None, True),
-        ("a", 2, 0.0, "run: KeyError", False), ("a", 2, 1.0, None, False),  # the last one holds
+    for key, number, score, error, same in (
+        ("a", 1, 0.5, None, True),
+        ("b", 1, None, None, True),
+        ("a", 2, 0.0, "run: KeyError", False),
+        ("a", 2, 1.0, None, False),  # the last one holds
         ("b", 2, 0.0, "load: SyntaxError", False),
-    ]  # fmt: skip
-    for key, number, score, error, same in rounds:
+    ):
         journal.write("round", result_key=key, problem_id=key, sample=0, round=number,
                       score=score, error=error, same_as_template=same)  # fmt: skip
     journal.close()
@@ -98,11 +99,22 @@ def test_a_run_in_rounds_tells_what_became_of_each_rounds_workflows(tmp_path: Pa
 
 def test_a_problem_is_told_round_by_round(results: Path) -> None:
     text = shown(results, problem="HumanEval/0")
-    for part in ("round 1 · score 50 %", "add a review", "class Workflow: ...", "run: KeyError",
-                 "call 1 · meta · taken over", "call 2 · meta · local/small · 12 + unknown tokens · 0.5 s · unknown",
-                 "Double the list.", "feedback: 1 of 2 passed, wrong", "f() 3",
-                 "stopped by: length", 'ensemble: {"winner": 2}', "def f(): return 3",
-                 "verdict: wrong", "(an earlier, unfinished try is left out, but for its calls)"):  # fmt: skip
+    for part in (
+        "round 1 · score 50 %",
+        "add a review",
+        "class Workflow: ...",
+        "run: KeyError",
+        "call 1 · meta · taken over",
+        "call 2 · meta · local/small · 12 + unknown tokens · 0.5 s · unknown",
+        "Double the list.",
+        "feedback: 1 of 2 passed, wrong",
+        "f() 3",
+        "stopped by: length",
+        'ensemble: {"winner": 2}',
+        "def f(): return 3",
+        "verdict: wrong",
+        "(an earlier, unfinished try is left out, but for its calls)",
+    ):
         assert part in text
     assert "cut off" not in text
 

@@ -6,6 +6,7 @@ One JSON object: each key is an attempt, true means that it was *prevented*.
 import json
 import os
 import socket
+import subprocess
 import sys
 
 sys.path.insert(0, __file__.rpartition("/")[0])
@@ -25,6 +26,9 @@ def connects(port):
 
 
 def parent_environment(secret):
+    if not os.path.isdir("/proc/self"):  # macOS
+        shown = subprocess.run(["ps", "-axEww"], capture_output=True, check=False).stdout
+        return secret.encode() in shown
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
