@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ModelUnavailable, UsageError
+from harness.errors import ModelRefused, ModelUnavailable, UsageError
 from harness.models import Endpoint, local_names, resolve
 from harness.models.local import LocalModel
 from harness.models.prices import price, table_version
@@ -51,11 +51,19 @@ def test_an_unknown_local_name_lists_the_known_ones(tmp_path: Path) -> None:
         resolve("local/nothing", endpoints={}, cache_dir=tmp_path)
 
 
-def test_weights_that_are_absent_name_the_command(tmp_path: Path) -> None:
+async def test_weights_that_are_absent_are_told_and_asking_them_names_the_command(
+    tmp_path: Path,
+) -> None:
+    model = resolve("local/qwen2.5-coder-0.5b-instruct", endpoints={}, cache_dir=tmp_path)
+    assert isinstance(model, LocalModel)
+    assert model.absent
     with pytest.raises(
-        UsageError, match=r"python -m harness models pull qwen2\.5-coder-0\.5b-instruct$"
+        ModelRefused, match=r"python -m harness models pull qwen2\.5-coder-0\.5b-instruct$"
     ):
-        resolve("local/qwen2.5-coder-0.5b-instruct", endpoints={}, cache_dir=tmp_path)
+        await model.complete([{"role": "user", "content": "x"}], max_tokens=1, temperature=0)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no file"):
         resolve(f"local/{tmp_path}/none.gguf", endpoints={}, cache_dir=tmp_path)
 
