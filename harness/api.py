@@ -190,8 +190,10 @@ def prepare(
         config = replace(config, worker=DEFAULT_MODEL)
         notes.append(f"no --worker given: the embedded model {DEFAULT_MODEL}, greedy")
         if config.limit is None and config.problems is None:
-            config = replace(config, problems=FIRST_LOOK)
-            notes.append(f"no --limit given: a first look at {len(FIRST_LOOK)} problems, no score")
+            listed = benchmark.lists.get(config.list, ())
+            look = [p for p in FIRST_LOOK if p in listed] or list(listed[: len(FIRST_LOOK)])
+            config = replace(config, problems=look)
+            notes.append(f"no --limit given: a first look at {len(look)} problems, no score")
             known = inspect.signature(method.solve).parameters
             for name, value in FIRST_LOOK_KNOBS.items():
                 if name in known and name not in given and method.name == "flowreasoner":

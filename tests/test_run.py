@@ -326,6 +326,8 @@ def test_a_bare_run_chooses_a_first_look_and_an_explicit_flag_is_obeyed(tmp_path
     assert plan.models["worker"].name == api.DEFAULT_MODEL
     assert [i.problem.problem_id for i in plan.items] == list(api.FIRST_LOOK)
     assert plan.knobs["rounds"] == api.FIRST_LOOK_KNOBS["rounds"]
+    plan = api.prepare(api.Config(list="search"), cache_dir=tmp_path)
+    assert [i.problem.problem_id for i in plan.items] == [f"HumanEval/{n}" for n in (9, 12, 15)]
     plan = api.prepare(api.Config(limit="164", knobs={"rounds": "10"}), cache_dir=tmp_path)
     assert (len(plan.items), plan.knobs["rounds"]) == (164, 10)
 
