@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,11 +39,11 @@ def knobs(method: Method, given: Mapping[str, str | Any]) -> dict[str, Any]:
         if name not in known:
             valid = ", ".join(f"{n}={p.default}" for n, p in known.items()) or "none"
             raise UsageError(f"{method.name} has no knob {name!r}; its knobs: {valid}")
-        merged[name] = _converted(method.name, name, known[name], value)
+        merged[name] = _converted(method, name, known[name], value)
     return merged
 
 
-def _converted(method: str, name: str, knob: inspect.Parameter, value: Any) -> Any:
+def _converted(method: Method, name: str, knob: inspect.Parameter, value: Any) -> Any:
     choices = getattr(knob.annotation, "__args__", None)
     kind = type(knob.default)
     try:
@@ -51,13 +52,15 @@ def _converted(method: str, name: str, knob: inspect.Parameter, value: Any) -> A
         elif isinstance(value, str):
             value = kind(value)
     except (KeyError, ValueError):
-        raise UsageError(f"{method}: {name} wants {kind.__name__}, not {value!r}") from None
+        raise UsageError(f"{method.name}: {name} wants {kind.__name__}, not {value!r}") from None
     if kind in (str,) and choices and value not in choices:
         raise UsageError(
-            f"{method}: {name} is one of {', '.join(map(str, choices))}, not {value!r}"
+            f"{method.name}: {name} is one of {', '.join(map(str, choices))}, not {value!r}"
         )
     if not isinstance(value, kind) and not (kind is float and isinstance(value, int)):
-        raise UsageError(f"{method}: {name} wants {kind.__name__}, not {value!r}")
-    if kind is int and value < 0:
-        raise UsageError(f"{method}: {name} cannot be negative")
+        raise UsageError(f"{method.name}: {name} wants {kind.__name__}, not {value!r}")
+    low, high = method.bounds.get(name, (0, math.inf))
+    if kind in (int, float) and not (math.isfinite(value) and low <= value <= high):
+        most = "" if high == math.inf else f" and at most {high:g}"
+        raise UsageError(f"{method.name}: {name} is at least {low:g}{most}, not {value}")
     return value

@@ -335,4 +335,5 @@ METHOD = Method(
     },
     roles=("worker", "meta"),
     sampling={"meta": Sampling(temperature=0.7, max_tokens=2048)},
+    bounds={"evals": (1, 1000), "sample": (1, 1000), "lam": (0, 1)},
 )

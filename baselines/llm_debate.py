@@ -13,9 +13,18 @@ import asyncio
 from typing import Literal
 
 from baselines.operators import first_message
-from harness.errors import ModelError, ModelUnavailable, RequestRejected
+from harness.errors import ModelUnavailable, RequestRejected
 from harness.extract import code_block
-from harness.types import Context, Level, Message, Method, Problem, Sampling, Solution
+from harness.types import (
+    Completion,
+    Context,
+    Level,
+    Message,
+    Method,
+    Problem,
+    Sampling,
+    Solution,
+)
 
 UPDATE = (
     "These are answers of other agents to the same problem:\n\n{others}\n\nUse them as advice, "
@@ -55,14 +64,16 @@ async def solve(
                 others = "\n\n".join(f"One agent:\n{said[j]}" for j in alive if j != i)
                 text = UPDATE.format(others=others, **fields) if others else ALONE.format(**fields)
                 histories[i].append({"role": "user", "content": text})
-        replies = await asyncio.gather(*(_reply(ctx, histories[i]) for i in alive))
+        # every reply is waited for, also when one ends the run: it is paid for
+        asked = (ctx.ask(histories[i]) for i in alive)
+        replies = await asyncio.gather(*asked, return_exceptions=True)
         for i, reply in zip(list(alive), replies, strict=True):
-            if isinstance(reply, str):
-                histories[i].append({"role": "assistant", "content": reply})
-            else:
-                alive.remove(i)
-                if not alive:
-                    raise reply
+            if isinstance(reply, Completion):
+                histories[i].append({"role": "assistant", "content": reply.text})
+                continue
+            alive.remove(i)
+            if not alive or not isinstance(reply, RequestRejected | ModelUnavailable):
+                raise reply
     finals = [code_block(histories[i][-1]["content"], problem.entry_point) for i in alive]
     programs = [code for code in finals if code]
     if not programs:
@@ -73,14 +84,6 @@ async def solve(
     listed = "\n\n".join(f"Program {i}:\n```python\n{p}\n```" for i, p in enumerate(programs, 1))
     decision = await ctx.ask(JUDGE.format(programs=listed, **fields), temperature=0.0)
     return Solution(code_block(decision.text, problem.entry_point) or programs[0])
-
-
-async def _reply(ctx: Context, history: list[Message]) -> str | ModelError:
-    """One agent's reply, or what its call failed with for good."""
-    try:
-        return (await ctx.ask(history)).text
-    except (RequestRejected, ModelUnavailable) as error:
-        return error
 
 
 METHOD = Method(
@@ -95,4 +98,5 @@ METHOD = Method(
         )
     },
     sampling={"worker": Sampling(temperature=0.7)},
+    bounds={"agents": (1, 26), "rounds": (1, 100)},
 )

@@ -99,7 +99,11 @@ async def revise_code(ctx: Context, code: str, feedback: str) -> str:
 
 
 def _sampling(temperature: float | None) -> dict[str, Any]:
-    return {} if temperature is None else {"temperature": min(max(float(temperature), 0.0), 2.0)}
+    if temperature is None:
+        return {}
+    if not 0 <= float(temperature) <= 2:  # not a number fails this too
+        raise ValueError(f"a temperature lies in 0 to 2, not {temperature}")
+    return {"temperature": float(temperature)}
 
 
 def _program(ctx: Context, solution: Any) -> str:

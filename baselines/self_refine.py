@@ -15,7 +15,8 @@ from harness.types import Context, Level, Method, Problem, Solution
 async def solve(problem: Problem, ctx: Context, *, max_iterations: int = 3) -> Solution:
     """Return the last version; stop once the review accepts it or cannot be read twice.
 
-    Calls: 2, 4 or 6 when accepted at review 1, 2 or 3, and 7 after three rejections.
+    Calls: 2, 4 or 6 when accepted at review 1, 2 or 3, and 7 after three rejections; a review that
+    cannot be read is asked for once more.
     """
     code = code_block((await ctx.ask(first_message(problem))).text, problem.entry_point)
     for _ in range(max_iterations):
@@ -31,5 +32,7 @@ METHOD = Method(
     solve=solve,
     summary="draft, criticise, revise (Madaan et al. 2023)",
     level=Level.L0,
-    calls=lambda knobs: {"worker": (2, 1 + 3 * knobs["max_iterations"])},
+    calls=lambda knobs: {
+        "worker": (1 + min(1, knobs["max_iterations"]), 1 + 2 * knobs["max_iterations"])
+    },
 )

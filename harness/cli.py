@@ -86,16 +86,13 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _endpoints(base_url: str | None, environment: Mapping[str, str]) -> dict[str, Endpoint]:
+def _endpoints(environment: Mapping[str, str]) -> dict[str, Endpoint]:
     from harness.models import Endpoint
 
     def first(names: tuple[str, ...]) -> str | None:
         return next((environment[n] for n in names if environment.get(n)), None)
 
-    return {
-        provider: Endpoint(base_url or first(urls), first(keys))
-        for provider, (keys, urls) in KEYS.items()
-    }
+    return {provider: Endpoint(first(urls), first(keys)) for provider, (keys, urls) in KEYS.items()}
 
 
 def _pairs(given: list[str], flag: str) -> dict[str, str]:
@@ -129,7 +126,8 @@ def evaluate(
         list[str] | None, typer.Option("--role", help="Model of another role, role=model.")
     ] = None,
     base_url: Annotated[
-        str | None, typer.Option("--base-url", help="Any server that speaks the provider's API.")
+        str | None,
+        typer.Option("--base-url", help="Server of the worker's provider, or of --meta's."),
     ] = None,
     problem_list: Annotated[
         str, typer.Option("--list", help="full, paper or search problems.")
@@ -189,11 +187,14 @@ def evaluate(
         benchmark=benchmark,
         worker=worker,
         roles=roles,
+        base_url=base_url,
         knobs=_pairs(knob or [], "-A"),
         list=problem_list,
         protocol=protocol,
         limit=limit,
-        problems=[p.strip() for p in problems.split(",") if p.strip()] if problems else None,
+        problems=None
+        if problems is None
+        else [p.strip() for p in problems.split(",") if p.strip()],
         n_samples=n_samples,
         temperature=temperature,
         max_tokens=max_tokens,
@@ -208,7 +209,7 @@ def evaluate(
         unsafe_local=unsafe_local,
     )
     display = Display(sys.stderr)
-    plan = api.prepare(config, endpoints=_endpoints(base_url, os.environ), cache_dir=cache_dir)
+    plan = api.prepare(config, endpoints=_endpoints(os.environ), cache_dir=cache_dir)
     display.plan(plan)
     if dry_run:
         if as_json:
@@ -232,6 +233,7 @@ def _dry(plan: Plan) -> dict[str, Any]:
     return {
         "benchmark": plan.benchmark.name,
         "method": plan.method.name,
+        "knobs": plan.knobs,
         "problems": len(plan.items),
         "roles": {role: model.name for role, model in plan.models.items()},
         "calls": {role: list(pair) for role, pair in plan.calls().items()},

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import random
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -57,19 +57,35 @@ def unknown_sum(values: Iterable[float | None]) -> float | None:
 
 @dataclass
 class Budget:
-    """What a run may spend; None is no limit. Checked before each request, so the overspend is at
-    most what was in flight."""
+    """What a run may spend, all its processes together; None is no limit. Checked before each
+    request, so the overspend is at most what was in flight."""
 
     usd: float | None = None
     tokens: int | None = None
     minutes: float | None = None
     spent_usd: float = 0.0
     spent_tokens: int = 0
+    spent_minutes: float = 0.0  # by earlier processes
     started: float = field(default_factory=time.monotonic)
+
+    def resume(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Take over what earlier processes of the run spent, from their journal."""
+        began: float | None = None
+        last = 0.0
+        for record in records:
+            if record["kind"] == "session" and record["event"] == "start":
+                self.spent_minutes += (last - began) / 60 if began is not None else 0.0
+                began = record["at"]
+            elif record["kind"] == "call" and record["error"] is None:
+                self.spent_tokens += record["prompt_tokens"] or 0
+                self.spent_tokens += record["completion_tokens"] or 0
+                self.spent_usd += record["cost_usd"] or 0.0
+            last = record["at"]
+        self.spent_minutes += (last - began) / 60 if began is not None else 0.0
 
     def check(self) -> None:
         """Raise BudgetReached once a limit is spent."""
-        minutes = (time.monotonic() - self.started) / 60
+        minutes = self.spent_minutes + (time.monotonic() - self.started) / 60
         for name, spent, limit in (
             ("--budget-usd", self.spent_usd, self.usd),
             ("--budget-tokens", self.spent_tokens, self.tokens),
@@ -77,7 +93,7 @@ class Budget:
         ):
             if limit is not None and spent >= limit:
                 raise BudgetReached(
-                    f"{name} {limit:g} is spent; run the same command with more to go on"
+                    f"{name} {limit:g} is spent; the same command with more of it goes on"
                 )
 
     def spend(self, completion: Completion, cost_usd: float | None) -> None:
@@ -99,22 +115,30 @@ class Gate:
         self.model = model
         self.connections = connections or model.connections
         self._slots = asyncio.Semaphore(self.connections)
+        self.answered = False  # in this process; set by the caller with the first completion
+        self.proven = False  # in this run: set when an earlier process had an answer
         self._first = asyncio.Lock()
-        self.answered = False  # set by the caller with the first completion
         self._refused: ModelRefused | None = None
 
     @contextlib.asynccontextmanager
     async def admit(self) -> AsyncIterator[None]:
         """Wait for a slot. Raises ModelRefused at once when an earlier request was refused."""
-        async with self._slots, contextlib.AsyncExitStack() as stack:
+        async with self._slots:
             if not self.answered:
-                await stack.enter_async_context(self._first)
-            if self._refused:
-                raise self._refused
+                await self._first.acquire()
+                if self.answered:  # while this one waited
+                    self._first.release()
+                    alone = False
+                else:
+                    alone = True
+            else:
+                alone = False
             try:
+                if self._refused:
+                    raise self._refused
                 yield
             except RequestRejected as error:
-                if self.answered:
+                if self.answered or self.proven:
                     raise
                 # nothing has succeeded: whatever is wrong is wrong with every request
                 self._refused = ModelRefused(f"the first request was rejected: {error}")
@@ -122,6 +146,13 @@ class Gate:
             except ModelRefused as error:
                 self._refused = error
                 raise
+            finally:
+                if alone:
+                    self._first.release()
+
+
+class _Cancelled(ModelError):
+    kind = "cancelled"
 
 
 @dataclass
@@ -149,7 +180,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._waited_s = 0.0
+        self._waited_s = 0.0  # negative where earlier processes' seconds were added
         self._idle_since: float | None = None
         self._waiting = self._running = 0
 
@@ -177,6 +208,10 @@ class Stopwatch:
         self._running += running
         self._idle_since = now if self._waiting and not self._running else None
 
+    def add(self, seconds: float) -> None:
+        """Count what an earlier process spent on this sample."""
+        self._waited_s -= seconds
+
     @property
     def seconds(self) -> float:
         """Seconds so far."""
@@ -185,32 +220,42 @@ class Stopwatch:
         return now - self._began - self._waited_s - idle_s
 
 
+@dataclass(frozen=True)
+class Paid:
+    """A reply that an earlier process of this run already paid for."""
+
+    completion: Completion
+    cost_usd: float | None
+    latency_s: float
+
+
 class Recorded:
-    """Replies that earlier processes of this run journaled, by sample and request."""
+    """Replies that earlier processes of this run journaled, by sample, request and occurrence."""
 
     def __init__(self, records: Iterable[Mapping[str, Any]]) -> None:
         texts: dict[str, str] = {}
-        self._replies: dict[tuple[str, str], deque[tuple[Completion, float | None]]]
-        self._replies = defaultdict(deque)
+        self._replies: dict[tuple[str, str, int], Paid] = {}
         for record in records:
             if record["kind"] == "artifact":
                 texts[record["sha256"]] = record["text"]
             elif record["kind"] == "call" and record["error"] is None:
+                text = texts.get(record["response_sha"])
+                if text is None:  # its line is damaged: the call is made again
+                    continue
                 completion = Completion(
-                    texts[record["response_sha"]],
+                    text,
                     record["prompt_tokens"],
                     record["completion_tokens"],
                     record["cached_tokens"],
                     record["reasoning_tokens"],
                     record["finish"],
                 )
-                key = record["result_key"], record["request_sha"]
-                self._replies[key].append((completion, record["cost_usd"]))
+                key = record["result_key"], record["request_sha"], record.get("occurrence", 0)
+                self._replies[key] = Paid(completion, record["cost_usd"], record["latency_s"])
 
-    def take(self, result_key: str, request_sha: str) -> tuple[Completion, float | None] | None:
-        """The next unused reply to this request in this sample, if one is there."""
-        waiting = self._replies.get((result_key, request_sha))
-        return waiting.popleft() if waiting else None
+    def take(self, result_key: str, request_sha: str, occurrence: int) -> Paid | None:
+        """The reply to the n-th equal request of this sample, if one was recorded."""
+        return self._replies.pop((result_key, request_sha, occurrence), None)
 
 
 @dataclass
@@ -241,6 +286,16 @@ class SampleContext:
         self._asked: Counter[str] = Counter()
         self._feedback: dict[str, Feedback] = {}
         self._call_no = 0
+        self._asking: set[asyncio.Task[Any]] = set()
+        self._finished = False
+
+    async def finish(self) -> None:
+        """Cancel what the method left in flight, and take no further call. Idempotent."""
+        self._finished = True
+        left = self._asking - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def _key(self) -> dict[str, Any]:
         problem_id = self.problem.problem_id
@@ -254,6 +309,21 @@ class SampleContext:
         Raises ModelRefused (ends the run), RequestRejected or ModelUnavailable (end this sample),
         BudgetReached.
         """
+        if self._finished:
+            raise RuntimeError(f"{self.problem.problem_id}: a call after its sample was finished")
+        task = asyncio.current_task()
+        assert task is not None
+        nested = task in self._asking
+        self._asking.add(task)
+        try:
+            return await self._ask(messages, role, sampling)
+        finally:
+            if not nested:
+                self._asking.discard(task)
+
+    async def _ask(
+        self, messages: str | Sequence[Message], role: str, sampling: dict[str, Any]
+    ) -> Completion:
         chat: list[Message] = (
             [{"role": "user", "content": messages}] if isinstance(messages, str) else [*messages]
         )
@@ -267,10 +337,11 @@ class SampleContext:
         request_sha = digest(text)
         self._call_no += 1
         call_no = self._call_no
-        paid = self.recorded.take(self.result_key, request_sha)
+        paid = self.recorded.take(self.result_key, request_sha, occurrence)
         if paid is not None:
-            self.totals.add(*paid)
-            return paid[0]
+            self.totals.add(paid.completion, paid.cost_usd)
+            self.stopwatch.add(paid.latency_s)
+            return paid.completion
         self.journal.artifact(text)
         common = {
             **self._key(),
@@ -279,6 +350,7 @@ class SampleContext:
             "role": role,
             "model": gate.model.name,
             "request_sha": request_sha,
+            "occurrence": occurrence,
             "temperature": settings.temperature,
             "seed": seed,
             "max_tokens": settings.max_tokens,
@@ -312,6 +384,9 @@ class SampleContext:
                 top_p=settings.top_p,
                 seed=record["seed"],
             )
+        except asyncio.CancelledError:
+            self._journal_error(record, _Cancelled("given up in flight"), time.monotonic() - began)
+            raise
         except (ModelRefused, RequestRejected, ModelUnavailable) as error:
             self._journal_error(record, error, time.monotonic() - began)
             if isinstance(error, ModelUnavailable):

@@ -142,8 +142,8 @@ class Display:
             self.say(
                 f"{progress.invalid} errored and are in no mean{bounds}; the same command retries"
             )
-        if summary.status == "budget":
-            self.say("the budget is spent; the same command with more of it goes on")
+        if summary.reason:
+            self.say(f"stopped: {summary.reason}")
         self.say(f"run {summary.run_id}, sandbox {summary.sandbox}")
         out = summary.plan.config.out
         option = "" if str(out) == "results" else f" --out {out}"

@@ -6,13 +6,17 @@ Everything else (DuckDB, the board, tables) is derived and can be deleted.
 
 Records (`kind`, and `at` = unix seconds, in all of them; texts stand once, by SHA-256):
 
-- `session`: `event` start|end, `status` running|complete|partial|interrupted|budget|refused|failed
+- `session`: `event` start|end, `status` running|complete|partial|interrupted|budget|refused|failed;
+  a start says `problems` and `samples` asked for, how many are `resumed`, and with what they are
+  made: `sandbox`, `commit`, `dirty`, `versions`, `command`, `limit`, `n_samples`
 - `artifact`: `sha256`, `text`
 - `call`: one request to a model, failed attempts too: `result_key`, `problem_id`, `sample`,
   `call_no` (1-based, of the sample), `attempt` (1-based), `round` (null outside of rounds),
+  `occurrence` (0-based, among equal requests of the sample),
   `role`, `model`, `request_sha` (JSON of messages and sampling), `response_sha`,
   `prompt_tokens`, `completion_tokens`, `cached_tokens`, `reasoning_tokens`, `temperature`, `seed`,
   `max_tokens`, `cost_usd` (null: unknown), `latency_s`, `finish`, `error`, `error_kind`
+  (`cancelled`: given up while in flight; what the provider bills for it is not known)
 - `feedback`: `result_key`, `problem_id`, `sample`, `round`, `code_sha`, `passed`, `total`,
   `verdict`, `errors`
 - `workflow`: one execution: `result_key`, `problem_id`, `sample`, `round`, `calls`, `operators`,
@@ -78,8 +82,13 @@ class Journal:
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append one record with a single write. Raises StoreError: no disk, or not plain data."""
+        if self._file < 0:
+            raise StoreError(f"{self.run_dir.name}: its journal is closed")
         record = {"kind": kind, "at": round(time.time(), 3), **fields}
-        line = json.dumps(record, ensure_ascii=True, allow_nan=False).encode() + b"\n"
+        try:
+            line = json.dumps(record, ensure_ascii=True, allow_nan=False).encode() + b"\n"
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{self.run_dir.name}: a {kind} that is no data: {error}") from error
         try:
             written = os.write(self._file, line)
         except OSError as error:
@@ -96,8 +105,10 @@ class Journal:
         return sha
 
     def close(self) -> None:
+        """Release the run. Whoever still writes gets a StoreError, not another run's file."""
         os.close(self._file)
         os.close(self._lock)
+        self._file = -1
 
 
 def read_segment(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[str, Any] | None]]:

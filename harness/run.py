@@ -43,9 +43,13 @@ class Job:
     feedback: bool  # whether the protocol gives feedback tests
     in_flight: int
     workflow_limits: WorkflowLimits = field(default_factory=WorkflowLimits)
+    session: Mapping[str, Any] = field(default_factory=dict)  # facts for the session's record
 
-    def result_key(self, problem_id: str, sample: int) -> str:
-        return digest(canonical([self.config_hash, problem_id, sample]))[:32]
+    def result_key(self, item: Item, sample: int) -> str:
+        """What makes two samples the same work: config, problem, its feedback tests, draw."""
+        tests = item.problem.examples if self.feedback else ()
+        parts = [self.config_hash, item.problem.problem_id, sample, *tests]
+        return digest(canonical(parts))[:32]
 
 
 @dataclass
@@ -62,7 +66,7 @@ class Progress:
     def outcomes(self) -> dict[str, list[bool | None]]:
         """{problem: passed of each sample}; None where the sample is invalid."""
         found: dict[str, list[bool | None]] = {}
-        for row in self.rows.values():
+        for row in list(self.rows.values()):  # a display reads this from a thread of its own
             invalid = row["verdict"] == Verdict.INVALID
             passed = None if invalid else row["verdict"] == Verdict.PASSED
             found.setdefault(row["problem_id"], []).append(passed)
@@ -73,17 +77,17 @@ class Progress:
 
     @property
     def invalid(self) -> int:
-        return sum(row["verdict"] == Verdict.INVALID for row in self.rows.values())
+        return sum(row["verdict"] == Verdict.INVALID for row in list(self.rows.values()))
 
     @property
     def calls(self) -> int:
-        live = sum(context.totals.calls for context in self.live.values())
-        return sum(int(row["calls"]) for row in self.rows.values()) + live
+        live = sum(context.totals.calls for context in list(self.live.values()))
+        return sum(int(row["calls"]) for row in list(self.rows.values())) + live
 
     def total_of(self, name: str) -> float | None:
         """The sum of a column over results and running samples; None when some part is unknown."""
-        live = (getattr(context.totals, name) for context in self.live.values())
-        return unknown_sum((*(row[name] for row in self.rows.values()), *live))
+        live = (getattr(context.totals, name) for context in list(self.live.values()))
+        return unknown_sum((*(row[name] for row in list(self.rows.values())), *live))
 
     @property
     def tokens(self) -> float | None:
@@ -118,15 +122,15 @@ async def run(
     budget: Budget,
     journal: Journal,
     listen: Listener,
-) -> tuple[Progress, str]:
-    """Run what is left of a job; (progress, status).
+) -> tuple[Progress, str, str | None]:
+    """Run what is left of a job; (progress, status, why it stopped early).
 
     The status is complete, partial (some samples are invalid) or budget. Raises ModelRefused, and
     what the operating system or a bug raises; the journal then holds all that was finished.
     """
     records = list(read_run(job.run_dir))
     asked = [(item, k) for item in job.items for k in range(job.n_samples)]
-    keys = {job.result_key(item.problem.problem_id, k): (item, k) for item, k in asked}
+    keys = {job.result_key(item, k): (item, k) for item, k in asked}
     done = {
         r["result_key"]: r for r in records if r["kind"] == "result" and r["result_key"] in keys
     }
@@ -135,6 +139,10 @@ async def run(
     progress.resumed = len(progress.rows)
     open_keys = set(keys) - set(progress.rows)
     recorded = Recorded(r for r in records if r.get("result_key") in open_keys or "sha256" in r)
+    budget.resume(records)
+    answered = {r["model"] for r in records if r["kind"] == "call" and r["error"] is None}
+    for gate in gates.values():
+        gate.proven = gate.model.name in answered
     del records
     journal.write(
         "session",
@@ -143,6 +151,7 @@ async def run(
         problems=len(job.items),
         samples=len(keys),
         resumed=progress.resumed,
+        **job.session,
     )
     listen(progress, None)
     todo = [keys[key] for key in keys if key in open_keys]
@@ -151,26 +160,26 @@ async def run(
 
     async def lane() -> None:
         for item, sample in queue:
-            key = job.result_key(item.problem.problem_id, sample)
+            key = job.result_key(item, sample)
             context = _context(job, item, sample, gates, sandbox, budget, journal, recorded)
             progress.live[key] = context
             try:
                 row = await _sample(job, item, context)
             finally:
+                await context.finish()
                 del progress.live[key]
             journal.write("result", **row)
             progress.rows[key] = row
             progress.finished_now += 1
             listen(progress, row)
 
-    status = "failed"
+    status, reason = "failed", None
     lanes = [asyncio.create_task(lane()) for _ in range(max(1, min(job.in_flight, len(todo))))]
     try:
         await _all(lanes)
         status = "partial" if progress.invalid else "complete"
     except BudgetReached as reached:
-        status = "budget"
-        journal.write("session", event="budget", status="budget", message=str(reached))
+        status, reason = "budget", str(reached)
     except ModelRefused:
         status = "refused"
         raise
@@ -181,8 +190,8 @@ async def run(
         for task in lanes:
             task.cancel()
         await asyncio.gather(*lanes, return_exceptions=True)
-        journal.write("session", event="end", status=status)
-    return progress, status
+        journal.write("session", event="end", status=status, reason=reason)
+    return progress, status, reason
 
 
 async def _all(lanes: list[asyncio.Task[None]]) -> None:
@@ -215,7 +224,7 @@ def _context(
 ) -> SampleContext:
     return SampleContext(
         problem=item.problem,
-        result_key=job.result_key(item.problem.problem_id, sample),
+        result_key=job.result_key(item, sample),
         sample=sample,
         seed=job.seed,
         level=job.level,

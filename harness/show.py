@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,16 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import StoreError, UsageError
 from harness.journal import read_segment, segments
 from harness.metrics import Estimate, count, dollars, duration, pass_at_1, percent
-from harness.store import Trajectory, plain, trajectory, writer_is_gone
+from harness.store import (
+    MIXED,
+    Trajectory,
+    plain,
+    read_run_json,
+    session_row,
+    standing,
+    trajectory,
+    writer_is_gone,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +49,8 @@ def show_run(
     """Print a run: its head, its score and its samples, or one `problem`'s trajectories.
 
     `out` is where to (default: stdout, in colour on a terminal), or takes the text line by line;
-    `sample` picks one draw of the problem; `full` prints texts in their whole length. Raises
+    `problem` is an id or what follows its slash, "0" for "HumanEval/0"; `sample` picks one draw of
+    it; `full` prints texts in their whole length. Raises
     UsageError for an unknown run or problem, StoreError when run.json cannot be read.
     """
     from rich.console import Console
@@ -51,19 +63,16 @@ def show_run(
         return
     console = out or Console()
     run_dir = _find(results_dir, run_id)
-    head = _head(run_dir)
+    head = read_run_json(run_dir)
     if problem is None:
         _print_run(console, run_dir, head)
         return
-    found = _trajectories(run_dir, problem)
-    if sample is not None:
-        found = [t for t in found if t.sample == sample]
-    if not found:
-        which = problem if sample is None else f"{problem}, sample {sample}"
-        raise UsageError(
-            f"{run_id}: no record of {which}; `python -m harness show {run_id}` lists its samples"
-        )
-    for one in found:
+    found = _trajectories(run_dir, _known_problem(run_dir, problem))
+    chosen = [t for t in found if sample in (None, t.sample)]
+    if not chosen:
+        drawn = ", ".join(str(t.sample) for t in found)
+        raise UsageError(f"{run_id}: no sample {sample} of {problem}; it has {drawn}")
+    for one in chosen:
         _print_trajectory(console, one, full=full)
 
 
@@ -76,10 +85,20 @@ def list_runs(results_dir: Path, out: Console | None = None) -> None:
     found = [p for p in runs.iterdir() if (p / "run.json").is_file()] if runs.is_dir() else []
     if not found:
         _line(console, f"no runs under {runs}; `python -m harness eval` makes one")
-    for run_dir in sorted(found, key=lambda p: _head(p).get("started_at") or 0):
-        rows, status, asked = _last_results(run_dir)
+    heads, unreadable = {}, []
+    for run_dir in sorted(found):
+        try:
+            heads[run_dir] = read_run_json(run_dir)
+        except StoreError as error:
+            unreadable.append(str(error))
+    for run_dir, head in sorted(heads.items(), key=lambda item: item[1].get("started_at") or 0):
+        rows, state = _state(run_dir, head)
+        asked = state["samples_asked"]
         done = f"{len(rows)}/{asked if asked is not None else '?'}"
-        _line(console, f"{run_dir.name}  {status} {done}  {score_line(_estimate(rows))}")
+        score = score_line(_estimate(rows), *_remarks({**head, **state}))
+        _line(console, f"{run_dir.name}  {state['status']} {done}  {score}")
+    for line in unreadable:
+        _line(console, line)
 
 
 def _find(results_dir: Path, run_id: str) -> Path:
@@ -97,15 +116,19 @@ def _find(results_dir: Path, run_id: str) -> Path:
     )
 
 
-def _head(run_dir: Path) -> dict[str, Any]:
-    path = run_dir / "run.json"
-    try:
-        head = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: not readable: {error}") from error
-    if not isinstance(head, dict):
-        raise StoreError(f"{path}: expected an object, found {type(head).__name__}")
-    return head
+def _known_problem(run_dir: Path, problem: str) -> str:
+    """The id of a problem that the run has a record of. Raises UsageError, naming near ones."""
+    ids = {str(r["problem_id"]) for _, r in _records(run_dir) if r.get("problem_id") is not None}
+    known = sorted(ids, key=lambda name: _natural(name, 0))
+    short = {name.rpartition("/")[2]: name for name in known}
+    if problem in known or problem in short:
+        return problem if problem in known else short[problem]
+    wanted = problem if "/" in problem or not known else f"{known[0].rpartition('/')[0]}/{problem}"
+    near = difflib.get_close_matches(wanted, known, n=5, cutoff=0.4) or known[:5]
+    raise UsageError(
+        f"{run_dir.name}: no record of {problem}; near it: {', '.join(near) or 'none'}; "
+        f"`python -m harness show {run_dir.name}` lists its samples"
+    )
 
 
 def _records(run_dir: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -136,19 +159,20 @@ def _trajectories(run_dir: Path, problem: str) -> list[Trajectory]:
     return found
 
 
-def _print_run(console: Console, run_dir: Path, head: Mapping[str, Any]) -> None:
+def _print_run(console: Console, run_dir: Path, head: dict[str, Any]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    rows, status, asked = _last_results(run_dir)
+    rows, state = _state(run_dir, head)
+    head, asked = {**head, **state}, state["samples_asked"]
     _line(console, str(head.get("run_id")), style="bold")
     for name, value in _words(head):
         _line(console, f"  {name:<10} {value}")
     done = f"{len(rows)} of {asked} samples" if asked is not None else f"{len(rows)} samples"
-    _line(console, f"  {'status':<10} {status}, {done}")
+    _line(console, f"  {'status':<10} {state['status']}, {done}")
     _line(console, "")
-    _line(console, score_line(_estimate(rows), simulated=head.get("kind") == "simulated"))
+    _line(console, score_line(_estimate(rows), *_remarks(head)))
     counted = Counter(str(row.get("verdict")) for row in rows)
     if counted:
         _line(console, "verdicts: " + ", ".join(f"{n} {v}" for v, n in counted.most_common()))
@@ -208,25 +232,38 @@ def _print_rounds(console: Console, run_dir: Path) -> None:
     console.print(table)
 
 
-def _last_results(run_dir: Path) -> tuple[list[dict[str, Any]], str, int | None]:
-    """(result of every sample in the benchmark's order, status, samples asked for)."""
-    last: dict[str, dict[str, Any]] = {}
-    status, asked = "not started", None
-    for _, record in _records(run_dir):
+def _state(run_dir: Path, head: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(result of every sample in the benchmark's order, what the sessions come to)."""
+    last: dict[str, tuple[int, dict[str, Any]]] = {}
+    sessions = []
+    for segment, record in _records(run_dir):
         if record["kind"] == "result":
-            last[str(record.get("result_key"))] = record
+            last[str(record.get("result_key"))] = segment, record
         elif record["kind"] == "session":
-            start = record.get("event") == "start"
-            status = "running" if start else str(record.get("status"))
-            asked = record.get("samples") if start else asked
-    if status == "running" and writer_is_gone(run_dir):
-        status = "interrupted"
-    rows = sorted(last.values(), key=lambda r: _natural(str(r.get("problem_id")), r.get("sample")))
-    return rows, status, asked
+            with suppress(ValueError):  # a broken line, left out as the database does
+                sessions.append(session_row(segment, record))
+    verdicts = [(segment, row.get("verdict")) for segment, row in last.values()]
+    graded = Counter(segment for segment, found in verdicts if found not in (None, "invalid"))
+    state = standing(head, sessions, graded, sum(found == "invalid" for _, found in verdicts))
+    if state["status"] == "running" and writer_is_gone(run_dir):
+        state["status"] = "interrupted"
+    rows = [row for _, row in last.values()]
+    rows.sort(key=lambda r: _natural(str(r.get("problem_id")), r.get("sample")))
+    return rows, {**state, "status": state["status"] or "not started"}
 
 
-def score_line(estimate: Estimate, *, simulated: bool = False) -> str:
-    """pass@1 with its interval and what it rests on, as one line."""
+def _remarks(head: Mapping[str, Any]) -> list[str]:
+    """What keeps a run out of every ranking, whatever its score."""
+    mixed = str(head.get("sandbox")).startswith(MIXED)
+    return [
+        *(["simulated: says nothing about a model"] if head.get("kind") == "simulated" else []),
+        *(["first look, not a score"] if head.get("first_look") else []),
+        *([f"not ranked: sandbox {head['sandbox']}"] if mixed else []),
+    ]
+
+
+def score_line(estimate: Estimate, *remarks: str) -> str:
+    """pass@1 with its interval, what it rests on and any remarks, as one line."""
     if estimate.value is None:
         line = "pass@1 unknown: no sample has a verdict yet"
     else:
@@ -240,7 +277,7 @@ def score_line(estimate: Estimate, *, simulated: bool = False) -> str:
             f"; {estimate.errored} errored: between {percent(estimate.floor)} "
             f"and {percent(estimate.ceiling)} % were they graded"
         )
-    return line + ("  [simulated: says nothing about a model]" if simulated else "")
+    return line + "".join(f"  [{remark}]" for remark in remarks)
 
 
 def _words(head: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -261,7 +298,8 @@ def _words(head: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(started := head.get("started_at"), int | float):
         yield "started", datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC")
     dirty = ", with uncommitted changes" if head.get("dirty") else ""
-    yield "harness", f"{head.get('harness_version')}, commit {str(head.get('commit'))[:12]}{dirty}"
+    commit = re.sub(r"\b([0-9a-f]{12})[0-9a-f]+", r"\1", str(head.get("commit") or "unknown"))
+    yield "harness", f"{head.get('harness_version')}, commit {commit}{dirty}"
     if command := head.get("command"):
         yield "command", " ".join(command) if isinstance(command, list) else str(command)
 
@@ -303,8 +341,7 @@ def _print_trajectory(console: Console, found: Trajectory, *, full: bool) -> Non
         for call in part.calls:
             _print_call(console, found, call, full=full)
         for run in part.workflows:
-            names = ", ".join(run.get("operators") or []) or "none"
-            _line(console, f"  workflow executed: {run.get('calls')} operator calls ({names})")
+            _line(console, f"  {workflow_line(run)}")
             _text(console, "error", run.get("error"), full=full)
         for told in part.feedback:
             line = f"{told.get('passed')} of {told.get('total')} passed, {told.get('verdict')}"
@@ -340,13 +377,22 @@ def round_line(number: int, part: Trajectory) -> str:
     return line
 
 
+def workflow_line(run: Mapping[str, Any]) -> str:
+    """What one execution of a workflow called, as one line."""
+    calls, operators = run.get("calls"), ", ".join(run.get("operators") or []) or "none"
+    unit = "model call" if calls == 1 else "model calls"
+    return f"workflow executed: {count(calls)} {unit}; operators: {operators}"
+
+
 def call_line(call: Mapping[str, Any]) -> str:
-    """A call's number, role, model, tokens, time and price as one line."""
+    """A call's number, role, model, tokens, time, price and how it failed, as one line."""
     again = f", attempt {call['attempt']}" if (call.get("attempt") or 1) > 1 else ""
+    cancelled = call.get("error_kind") == "cancelled"
+    ended = " · cancelled" if cancelled else " · failed" if call.get("error") else ""
     tokens = f"{count(call.get('prompt_tokens'))} + {count(call.get('completion_tokens'))} tokens"
     return (
         f"call {call.get('call_no')}{again} · {call.get('role')} · {call.get('model')} · {tokens}"
-        f" · {duration(call.get('latency_s'))} · {dollars(call.get('cost_usd'))}"
+        f" · {duration(call.get('latency_s'))} · {dollars(call.get('cost_usd'))}{ended}"
     )
 
 

@@ -31,10 +31,12 @@ from harness.journal import canonical, digest, read_segment, segments, write_ato
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 REBUILD = "python -m harness rebuild"
+MIXED = "mixed: "  # how a run's sandbox or commit begins when its sessions had several
 BATCH = 20_000  # records per transaction
 LIMITS = {"INTEGER": 2**31, "BIGINT": 2**63, "DOUBLE": 1e300}
+YEAR_10000 = 253_402_300_800  # unix seconds; no calendar here goes that far
 
 # Columns that every fact has; `segment` is the number of the journal file that it came from.
 SAMPLE = {"run_no": "INTEGER", "segment": "INTEGER", "logged_at": "DOUBLE", "result_key": "TEXT",
@@ -75,13 +77,21 @@ RUN_FIELDS = {
     "knobs": "JSON", "n_samples": "INTEGER", "seed": "BIGINT", "sandbox": "TEXT",
     "grader_version": "TEXT", "price_table": "TEXT", "kind": "TEXT", "harness_version": "TEXT",
     "commit": "TEXT", "dirty": "BOOLEAN", "command": "TEXT", "started_at": "DOUBLE",
+    "first_look": "BOOLEAN",
+}  # fmt: skip
+SESSION = {
+    "event": "TEXT", "status": "TEXT", "problems": "INTEGER", "samples": "INTEGER",
+    "resumed": "INTEGER", "limit": "TEXT", "n_samples": "INTEGER", "sandbox": "TEXT",
+    "commit": "TEXT", "dirty": "BOOLEAN", "command": "TEXT", "harness_version": "TEXT",
+    "versions": "JSON",
 }  # fmt: skip
 TABLES: dict[str, dict[str, str]] = {
     "meta_schema": {"version": "INTEGER", "applied_at": "DOUBLE"},
     "runs": {"run_no": "INTEGER"}
     | RUN_FIELDS
     | {"worker": "TEXT", "meta": "TEXT", "status": "TEXT", "problems_asked": "INTEGER",
-       "samples_asked": "INTEGER", "run_json": "JSON"},
+       "samples_asked": "INTEGER", "complete": "BOOLEAN", "run_json": "JSON"},
+    "sessions": {"run_no": "INTEGER", "segment": "INTEGER", "logged_at": "DOUBLE"} | SESSION,
     "artifacts": {"run_no": "INTEGER", "sha256": "TEXT", "path": "TEXT", "start": "BIGINT",
                   "bytes": "BIGINT"},
     "segments": {"path": "TEXT", "read_bytes": "BIGINT", "rows": "BIGINT", "broken": "BIGINT",
@@ -175,6 +185,59 @@ def trajectory(
         else:
             lists.get(record["kind"], found.notes).append(record)
     return found
+
+
+def session_row(segment: int, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A `session` record as a row of `sessions`. Raises ValueError for a value of another type."""
+    row = {name: _cell(record.get(name), kind) for name, kind in SESSION.items()}
+    return {**row, "segment": segment, "logged_at": _cell(record.get("at"), "DOUBLE")}
+
+
+def standing(
+    head: dict[str, Any],
+    sessions: Sequence[Mapping[str, Any]],
+    graded: Mapping[int, int],
+    invalid: int,
+) -> dict[str, Any]:
+    """What the sessions of a run come to, as columns of `runs`.
+
+    `head` is run.json, which speaks where older sessions say nothing; `sessions` are rows, oldest
+    first; `graded` counts the samples with a verdict by the segment that holds it, `invalid` those
+    that ended without one. What was asked for is the most that a session asked for: a shorter
+    command after a long one completes nothing. Sandbox and commit are those under which the
+    verdicts were found, "mixed: ..." when they were several.
+    """
+    head = _run_row(head)
+    starts = [s for s in sessions if s["event"] == "start"]
+    problems = [s["problems"] for s in starts if s["problems"] is not None]
+    samples = [s["samples"] for s in starts if s["samples"] is not None]
+    asked: int | None = max(samples, default=None)
+    largest = [s for s in starts if s["samples"] == asked]
+    used = [s for s in starts if graded.get(s["segment"])] or starts[-1:] or [head]
+
+    def told(session: Mapping[str, Any], name: str) -> Any:
+        return head[name] if session[name] is None else session[name]
+
+    def several(name: str) -> str | None:
+        values = sorted({str(v) for s in used if (v := told(s, name)) is not None})
+        return f"{MIXED}{', '.join(values)}" if len(values) > 1 else next(iter(values), None)
+
+    seen = [(s["resumed"] or 0) + graded.get(s["segment"], 0) for s in largest]  # of those asked
+    complete = bool(asked) and max(seen) >= (asked or 0) and not invalid
+    last = sessions[-1] if sessions else None
+    status = last and ("running" if last["event"] == "start" else last["status"])
+    dirty = [told(s, "dirty") for s in used]
+    shown = (largest or [head])[-1]
+    return {
+        "status": "partial" if status == "complete" and not complete else status,
+        "problems_asked": max(problems, default=None),
+        "samples_asked": asked,
+        "complete": complete,
+        "sandbox": several("sandbox"),
+        "commit": several("commit"),
+        "dirty": True if True in dirty else None if None in dirty else False,
+        **{name: told(shown, name) for name in ("command", "n_samples", "harness_version")},
+    }
 
 
 class Store:
@@ -286,6 +349,7 @@ class Store:
             report.runs += 1
             for path in segments(run_dir):
                 self._read_segment(connection, run_no, path, report)
+            _settle(connection, run_no)
         _mark_the_dead(connection, self.results_dir)
         return report
 
@@ -293,14 +357,14 @@ class Store:
         self, connection: DuckDBPyConnection, run_dir: Path, report: IngestReport
     ) -> int | None:
         """The run's number, given on first sight; None, reported, when run.json says nothing."""
-        path = run_dir / "run.json"
         try:
-            row = _run_row(path.read_text())
-        except (OSError, ValueError) as error:
-            report.problems.append(f"{path}: left out, not readable as a run: {error}")
+            row = _run_row(read_run_json(run_dir))
+        except StoreError as error:
+            report.problems.append(f"left out: {error}")
             return None
         if row["run_id"] != run_dir.name:
-            report.problems.append(f"{path}: left out, holds the id {row['run_id']!r}")
+            path = run_dir / "run.json"
+            report.problems.append(f"left out: {path}: holds the id {row['run_id']!r}")
             return None
         found = _first(
             connection, "SELECT run_no, run_json FROM runs WHERE run_id = ?", row["run_id"]
@@ -381,7 +445,6 @@ class _Batch:
         self.records = self.broken = 0
         self.first_broken: str | None = None
         self.rows: dict[str, list[dict[str, Any]]] = {}
-        self.session: list[dict[str, Any]] = []
 
     def add(self, offset: int, end: int, record: dict[str, Any] | None) -> None:
         self.end = end
@@ -397,15 +460,8 @@ class _Batch:
     def _add(self, offset: int, end: int, record: dict[str, Any]) -> None:
         kind = record["kind"]
         if kind == "session":
-            self.session.append(
-                {
-                    "status": "running" if record.get("event") == "start"
-                    else _cell(record.get("status"), "TEXT"),
-                    "problems": _cell(record.get("problems"), "INTEGER"),
-                    "samples": _cell(record.get("samples"), "INTEGER"),
-                    "start": record.get("event") == "start",
-                }
-            )  # fmt: skip
+            row = {"run_no": self.run_no, **session_row(self.segment, record)}
+            self.rows.setdefault("sessions", []).append(row)
             return
         if kind == "artifact":
             sha, text = record.get("sha256"), record.get("text")
@@ -439,15 +495,6 @@ class _Batch:
                 )
             for table, rows in self.rows.items():
                 _insert(connection, table, rows)
-            for session in self.session:
-                connection.execute(
-                    "UPDATE runs SET status = ? WHERE run_no = ?", [session["status"], self.run_no]
-                )
-                if session["start"]:
-                    connection.execute(
-                        "UPDATE runs SET problems_asked = ?, samples_asked = ? WHERE run_no = ?",
-                        [session["problems"], session["samples"], self.run_no],
-                    )
             before = _first(
                 connection,
                 "DELETE FROM segments WHERE path = ? RETURNING rows, broken",
@@ -532,12 +579,44 @@ def plain(text: str) -> str:
 
 
 def writer_is_gone(run_dir: Path) -> bool:
-    """Whether the process that last wrote a run, by its `.lock`, has ended on this machine."""
-    try:
-        words = (run_dir / ".lock").read_text().split()
-    except FileNotFoundError:
-        return True
-    return len(words) == 2 and words[1].isdigit() and not Path(f"/proc/{words[1]}").exists()
+    """Whether no process holds a run's `.lock` any more, as its writer does until it ends."""
+    path = run_dir / ".lock"
+    with _disk(path):
+        try:
+            lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        try:  # shared, so that two who look are not taken for a writer by each other
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(lock)
+    return True
+
+
+def _settle(connection: DuckDBPyConnection, run_no: int) -> None:
+    """Bring the columns of `runs` that its sessions decide up to date."""
+    found = _first(connection, "SELECT run_json FROM runs WHERE run_no = ?", run_no)
+    head = json.loads(found[0]) if found else {}
+    names = ["segment", *SESSION]
+    rows = connection.execute(
+        f"SELECT {', '.join(map(_q, names))} FROM sessions WHERE run_no = ? "
+        "ORDER BY segment, rowid",
+        [run_no],
+    ).fetchall()
+    counts = connection.execute(
+        "SELECT segment, count(*) FILTER (verdict <> 'invalid'), "
+        "count(*) FILTER (verdict = 'invalid') FROM results WHERE run_no = ? GROUP BY segment",
+        [run_no],
+    ).fetchall()
+    graded = {segment: count for segment, count, _ in counts}
+    sessions = [dict(zip(names, row, strict=True)) for row in rows]
+    columns = standing(head, sessions, graded, sum(invalid for *_, invalid in counts))
+    connection.execute(
+        f"UPDATE runs SET {', '.join(f'{_q(name)} = ?' for name in columns)} WHERE run_no = ?",
+        [*columns.values(), run_no],
+    )
 
 
 def _mark_the_dead(connection: DuckDBPyConnection, results_dir: Path) -> None:
@@ -548,19 +627,41 @@ def _mark_the_dead(connection: DuckDBPyConnection, results_dir: Path) -> None:
             connection.execute("UPDATE runs SET status = 'interrupted' WHERE run_no = ?", [run_no])
 
 
-def _run_row(text: str) -> dict[str, Any]:
+def read_run_json(run_dir: Path) -> dict[str, Any]:
+    """What the run.json of a run says. Raises StoreError, one line, when it describes no run."""
+    path = run_dir / "run.json"
+    try:
+        found = json.loads(path.read_text())
+        _run_row(found)
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: not readable as a run: {error}") from error
+    return dict(found)
+
+
+def _run_row(found: Any) -> dict[str, Any]:
     """A row of `runs` from run.json. Raises ValueError for anything else."""
-    found = json.loads(text)
     if not isinstance(found, dict) or not isinstance(found.get("run_id"), str):
         raise ValueError("no run_id")
+    _object(found, "knobs")
+    roles = {role: _object(_object(found, "roles"), role) for role in _object(found, "roles")}
+    for made in roles.values():
+        _object(made, "sampling")
     row = {name: _cell(found.get(name), kind) for name, kind in RUN_FIELDS.items()}
+    if not 0 <= (row["started_at"] or 0) < YEAR_10000:
+        raise ValueError(f"started_at: expected unix seconds, found {row['started_at']!r}")
     if isinstance(words := found.get("command"), list):
         row["command"] = _clean(" ".join(map(str, words)))
-    roles = found.get("roles")
     for role in ("worker", "meta"):
-        model = roles.get(role) if isinstance(roles, Mapping) else None
-        row[role] = _cell(model.get("model") if isinstance(model, Mapping) else None, "TEXT")
+        row[role] = _cell(roles.get(role, {}).get("model"), "TEXT")
     return {**row, "run_json": _cell(found, "JSON")}
+
+
+def _object(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object under a name, empty where there is none. Raises ValueError for anything else."""
+    value = found.get(name)
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"{name}: expected an object, found {str(value)[:60]!r}")
+    return value or {}
 
 
 def _cell(value: Any, kind: str) -> Any:

@@ -210,6 +210,7 @@ class Method:
     summary: str  # one line, with the paper
     level: Level  # the highest level that it makes use of
     calls: Callable[[Mapping[str, Any]], Mapping[str, tuple[int, int]]]
-    # knobs -> {role: (fewest, most)} model calls per sample, for the dry run
+    # knobs -> {role: (few, many)} model calls that a sample usually takes, for the dry run
     roles: tuple[str, ...] = ("worker",)
     sampling: Mapping[str, Sampling] = field(default_factory=dict)  # the paper's, by role
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of numeric knobs

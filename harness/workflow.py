@@ -21,18 +21,33 @@ from harness.guest import wire
 from harness.sandbox import Guest, GuestGone, Limits, Sandbox
 from harness.types import Operator, Problem, WorkflowRun
 
+TICK_S = 1.0  # how often the time limit is looked at while operators are being answered
+# what an operator raises over arguments that make no sense to it
+_MISUSE = (TypeError, KeyError, ValueError, OverflowError, AttributeError, RecursionError)
+
 
 @dataclass(frozen=True)
 class WorkflowLimits:
     """What one workflow execution may use."""
 
     calls: int = 30  # model calls
+    operator_calls: int = 100  # operator calls of any kind
+    at_once: int = 8  # operator calls answered at a time; further ones wait
     own_s: float = 20.0  # seconds of its own: while no operator call of it is being answered
+    total_s: float = 900.0  # seconds in all, less those spent waiting for a turn at a model
     memory_mb: int = 512
+
+
+class _Watch(Protocol):
+    @property
+    def seconds(self) -> float: ...
 
 
 class _Asker(Protocol):
     problem: Problem
+
+    @property
+    def stopwatch(self) -> _Watch: ...  # does not run while the sample waits for a model
 
     async def ask(self, messages: Any, role: str = "worker", **sampling: Any) -> Any: ...
 
@@ -105,17 +120,23 @@ async def _serve(
 ) -> str:
     """Answer operator calls until the workflow's answer comes. Raises WorkflowError, GuestGone."""
     answering: set[asyncio.Task[None]] = set()
+    slots = asyncio.Semaphore(limits.at_once)
+    began_s: float = context.stopwatch.seconds
     own_s, resumed = 0.0, time.monotonic()
     incoming = asyncio.ensure_future(guest.receive())
     try:
         while True:
-            left = None if answering else limits.own_s - own_s - (time.monotonic() - resumed)
-            if left is not None and left <= 0:
+            if context.stopwatch.seconds - began_s > limits.total_s:
+                raise WorkflowError("limit", "TimeLimit", f"more than {limits.total_s:g} s in all")
+            left = limits.own_s - own_s - (time.monotonic() - resumed)
+            if not answering and left <= 0:
                 raise WorkflowError(
                     "limit", "TimeLimit", f"more than {limits.own_s:g} s of its own"
                 )
             done, _ = await asyncio.wait(
-                {incoming, *answering}, timeout=left, return_when=asyncio.FIRST_COMPLETED
+                {incoming, *answering},
+                timeout=TICK_S if answering else left,
+                return_when=asyncio.FIRST_COMPLETED,
             )
             for task in done & answering:
                 answering.discard(task)
@@ -124,18 +145,16 @@ async def _serve(
                     resumed = time.monotonic()
             if incoming not in done:
                 continue
-            kind, payload = incoming.result()
-            message = json.loads(payload)
-            if kind == wire.ANSWER:
+            message = _message(*incoming.result())
+            if "answer" in message:
                 return str(message["answer"])
-            if kind == wire.ERROR:
-                raise WorkflowError(
-                    message["stage"], message["class"], message["message"], message["line"]
-                )
+            if len(called) >= limits.operator_calls:
+                most = limits.operator_calls
+                raise WorkflowError("limit", "CallLimit", f"more than {most} operator calls")
             if not answering:
                 own_s += time.monotonic() - resumed
-            called.append(str(message["operator"]))
-            answering.add(asyncio.create_task(_answer(guest, context, operators, message)))
+            called.append(message["operator"])
+            answering.add(asyncio.create_task(_answer(guest, context, operators, message, slots)))
             incoming = asyncio.ensure_future(guest.receive())
     finally:
         for task in (incoming, *answering):
@@ -143,30 +162,64 @@ async def _serve(
         await asyncio.gather(incoming, *answering, return_exceptions=True)
 
 
+def _message(kind: bytes, payload: bytes) -> dict[str, Any]:
+    """What a frame says: an answer or an operator call. Raises WorkflowError on all else.
+
+    The workflow shares its process with the program that writes frames, so a frame can hold
+    anything.
+    """
+    try:
+        message = json.loads(payload)
+        if kind == wire.ANSWER:
+            return {"answer": message["answer"]}
+        if kind == wire.ERROR:
+            words = [str(message[name]) for name in ("stage", "class", "message")]
+            line = message["line"] if isinstance(message["line"], int) else None
+            raise WorkflowError(words[0], words[1], words[2].replace("\n", " "), line)
+        if kind == wire.REQUEST:
+            arguments = message["arguments"]
+            positional, keywords = arguments["positional"], arguments["keywords"]
+            if isinstance(positional, list) and isinstance(keywords, dict):
+                return {
+                    "id": int(message["id"]),
+                    "operator": str(message["operator"]),
+                    "positional": positional,
+                    "keywords": keywords,
+                }
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise WorkflowError("run", "BadFrame", f"{type(error).__name__} in a frame") from error
+    raise WorkflowError("run", "BadFrame", f"a frame of kind {kind!r}")
+
+
 async def _answer(
-    guest: Guest, context: _Counted, operators: Mapping[str, Operator], request: dict[str, Any]
+    guest: Guest,
+    context: _Counted,
+    operators: Mapping[str, Operator],
+    request: dict[str, Any],
+    slots: asyncio.Semaphore,
 ) -> None:
     """Answer one operator call. A misuse goes back as an exception that the workflow may catch."""
-    name, arguments = request["operator"], request["arguments"]
+    name = request["operator"]
     reply: dict[str, Any] = {"id": request["id"]}
     try:
         operator = operators[name]
-        reply["result"] = await operator(context, **_fitting(operator, arguments))
+        arguments = _fitting(operator, request["positional"], request["keywords"])
+        async with slots:
+            reply["result"] = await operator(context, **arguments)
     except RequestRejected as error:  # a prompt that the workflow made too long, say
         reply["error"] = {"class": "RuntimeError", "message": f"{name}: {error}"}
     except WorkflowError as error:
         if error.stage == "limit":
             raise
         reply["error"] = {"class": error.error_class, "message": error.detail}
-    except (TypeError, KeyError, ValueError) as error:
+    except _MISUSE as error:
         reply["error"] = {"class": type(error).__name__, "message": f"{name}: {error}"}
     await guest.send(wire.REPLY, json.dumps(reply).encode())
 
 
-def _fitting(operator: Operator, arguments: dict[str, Any]) -> dict[str, Any]:
+def _fitting(operator: Operator, positional: list[Any], keywords: dict[str, Any]) -> dict[str, Any]:
     """Positional arguments by name. Keywords that models invent (`context=`) are left out."""
     names = [p for p in inspect.signature(operator).parameters if p != "ctx"]
-    positional, keywords = arguments["positional"], arguments["keywords"]
     if len(positional) > len(names):
         raise TypeError(f"takes {len(names)} arguments ({', '.join(names)})")
     given = dict(zip(names, positional, strict=False))

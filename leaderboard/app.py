@@ -19,7 +19,7 @@ import streamlit as st
 
 from harness.errors import StoreError
 from harness.metrics import count, dollars, duration, percent
-from harness.show import HIDDEN, call_line, request_text, round_line
+from harness.show import HIDDEN, call_line, request_text, round_line, workflow_line
 from harness.store import Pointer, Trajectory, current_snapshot, open_snapshot, plain
 from leaderboard.export import table, title
 from leaderboard.queries import (
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 QUESTION = "Does this workflow solve more than one call of the same model?"
-FIRST_ROW = "python -m harness eval --benchmark humaneval --method direct --worker MODEL --limit 10"
+FIRST_ROW = "python -m harness eval --method flowreasoner"
 STYLE = (
     "<style>.stMainBlockContainer {padding-top: 3.5rem} h1 {font-size: 1.8rem !important}</style>"
 )
@@ -200,7 +200,10 @@ def board_table(group: Group, number: int) -> None:
             "Calls": number_column(format="%.1f", help="Model calls per sample"),
             "Tokens": number_column(format="%,.0f", help="Prompt and completion, per sample"),
             "Dollars": number_column(format="$%.5f", width=90, help="For the whole run"),
-            "Time": number_column(format="%.1f s", help="Seconds per sample, waiting included"),
+            "Time": number_column(
+                format="%.1f s",
+                help="Seconds per sample, without its waits for a turn at the model",
+            ),
             "Level": st.column_config.TextColumn(help="What the method may do with feedback tests"),
             "Errored": st.column_config.TextColumn(
                 help="Samples without a verdict, and pass@1 if all of them had failed or passed"
@@ -272,6 +275,8 @@ def headline(row: BoardRow) -> None:
     found = row.estimate
     if row.kind != "measured":
         st.warning(escaped(f"This run is {row.kind}: its numbers say nothing about a model."))
+    elif row.unranked:
+        st.info(escaped(f"This run is in no ranking: {row.unranked}."))
     with st.container(horizontal=True):
         value = "unknown" if found.value is None else f"{percent(found.value)} %"
         between = f"95% interval {percent(found.low)} to {percent(found.high)}"
@@ -349,16 +354,14 @@ def sample_page(connection: DuckDBPyConnection, row: BoardRow, found: Trajectory
 def steps(found: Trajectory, part: Trajectory) -> None:
     """The calls, executions, feedback and notes of one round, or of what lies outside of rounds."""
     for call in part.calls:
-        failed = " · failed" if call.get("error") else ""
-        with st.expander(escaped(call_line(call) + failed), expanded=len(found.calls) <= 2):
+        with st.expander(escaped(call_line(call)), expanded=len(found.calls) <= 2):
             labelled("Prompt", request_text(found.text(call.get("request_sha"))))
             labelled("Reply", found.text(call.get("response_sha")))
             labelled("Error", call.get("error"))
             if call.get("finish") not in (None, "stop"):
                 labelled("Stopped by", str(call["finish"]))
     for run in part.workflows:
-        names = ", ".join(run.get("operators") or []) or "none"
-        labelled(f"Workflow executed: {run.get('calls')} operator calls", names)
+        st.caption(escaped(workflow_line(run)))
         labelled("Error", run.get("error"))
     for told in part.feedback:
         st.caption(f"Feedback: {told.get('passed')} of {told.get('total')} tests passed")

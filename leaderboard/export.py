@@ -171,7 +171,8 @@ def _csv(rows: Sequence[BoardRow]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     plain = ("run_id", "benchmark", "benchmark_digest", "list", "protocol", "level", "method",
              "knobs", "worker", "meta", "n_samples", "seed", "grader_version", "price_table",
-             "kind", "status", "commit", "dirty", "problems_asked", "samples_asked")  # fmt: skip
+             "kind", "status", "commit", "dirty", "problems_asked", "samples_asked", "sandbox",
+             "first_look", "unranked")  # fmt: skip
     scores = ("value", "low", "high", "problems", "samples", "errored", "floor", "ceiling")
     sums = ("calls", "tokens", "cost_usd", "wall_s")
     writer.writerow([*plain, "started_at", *(f"pass@1_{name}" for name in scores), *sums])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.metrics import Estimate, interval
-from harness.store import FACTS, TABLE_OF, Trajectory, read_artifact, trajectory
+from harness.store import FACTS, MIXED, TABLE_OF, Trajectory, read_artifact, trajectory
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -48,6 +48,8 @@ SELECT runs.run_id, runs.method, runs.worker, runs.meta, runs.benchmark, runs.be
        runs.list, runs.protocol, runs.level, runs.grader_version, runs.price_table, runs.kind,
        runs.status, runs.started_at, runs.n_samples, runs.problems_asked, runs.samples_asked,
        runs.knobs, runs.seed, runs.sandbox, runs.commit, runs.dirty, runs.command,
+       coalesce(runs.complete, false) AS complete,
+       coalesce(runs.first_look, false) AS first_look,
        value, deviation, coalesce(problems, 0) AS problems, coalesce(graded, 0) AS graded,
        coalesce(errored, 0) AS errored, floor, ceiling, calls, tokens, cost_usd, wall_s
 FROM runs LEFT JOIN scores USING (run_no) LEFT JOIN spent USING (run_no)
@@ -74,14 +76,16 @@ class BoardRow:
     status: str | None  # running, complete, partial, interrupted, budget, refused, failed
     started_at: float | None  # unix seconds
     n_samples: int | None  # draws per problem
-    problems_asked: int | None
+    problems_asked: int | None  # the most that a session of the run asked for
     samples_asked: int | None
     knobs: str  # JSON
     seed: int | None
-    sandbox: str | None
+    sandbox: str | None  # "mixed: ..." when verdicts were found in several
     commit: str | None
     dirty: bool | None
     command: str | None
+    complete: bool  # every sample that was asked for has a verdict
+    first_look: bool  # problems were chosen for showing, not for measuring
     estimate: Estimate
     calls: int | None
     tokens: int | None  # prompt and completion
@@ -92,14 +96,6 @@ class BoardRow:
         """A sum over this run's samples as their mean; None when it is unknown or there is none."""
         samples = self.estimate.samples + self.estimate.errored
         return total / samples if total is not None and samples else None
-
-    @property
-    def complete(self) -> bool:
-        """Every sample that was asked for has a verdict."""
-        asked = self.samples_asked
-        return (
-            asked is not None and 0 < asked <= self.estimate.samples and not self.estimate.errored
-        )
 
     @property
     def ranking(self) -> tuple[str, ...]:
@@ -117,8 +113,12 @@ class BoardRow:
             return self.kind
         if self.level == "oracle" or self.protocol == "oracle":
             return "oracle"
+        if self.first_look:
+            return "first look, not a score"
+        if (self.sandbox or "").startswith(MIXED):
+            return f"sandbox {self.sandbox}"
         if not self.complete:
-            return self.status if self.status not in (None, "complete") else "incomplete"
+            return self.status or "incomplete"
         return None
 
 

@@ -6,10 +6,11 @@ import importlib.util
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from harness.errors import UsageError
-from harness.store import Store, current_snapshot
+from harness.errors import StoreError, UsageError
+from harness.store import Store, current_snapshot, plain
 
 
 def serve(
@@ -17,17 +18,14 @@ def serve(
 ) -> int:
     """Serve the board until it is interrupted; return 0 then, else the server's exit code.
 
-    Journals without a snapshot are ingested first. Raises UsageError when Streamlit is missing,
+    What the journals hold anew is brought in first. Raises UsageError when Streamlit is missing,
     StoreError when the results cannot be read.
     """
     if importlib.util.find_spec("streamlit") is None:
         raise UsageError(
             "the board needs Streamlit: pip install 'flowreasoner-harness[leaderboard]'"
         )
-    if current_snapshot(results_dir) is None and any(results_dir.glob("runs/*/run.json")):
-        store = Store(results_dir)
-        store.ingest()
-        store.snapshot()
+    refresh(results_dir, lambda line: print(line, file=sys.stderr, flush=True))
     child = subprocess.Popen(command(results_dir, host, port, open_browser))
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     try:
@@ -39,6 +37,28 @@ def serve(
     finally:
         if child.poll() is None:
             child.terminate()
+
+
+def refresh(results_dir: Path, say: Callable[[str], object], *, lock_wait_s: float = 10.0) -> None:
+    """Make a snapshot of all that the journals hold; `say` gets a line about what was left out.
+
+    Where the database cannot be written (another process is at it), an earlier snapshot stays and
+    that is said: the page moves on by itself to the next one. Raises StoreError without any.
+    """
+    if not any(results_dir.glob("runs/*/run.json")):
+        return
+    store = Store(results_dir, lock_wait_s=lock_wait_s)
+    try:
+        report = store.ingest()
+        store.snapshot()
+    except StoreError as error:
+        pointer = current_snapshot(results_dir)
+        if pointer is None:
+            raise
+        say(plain(f"{error}; until then the board shows snapshot {pointer.seq}"))
+        return
+    for problem in report.problems:
+        say(plain(problem))
 
 
 def command(results_dir: Path, host: str, port: int, open_browser: bool) -> list[str]:

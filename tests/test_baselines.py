@@ -87,6 +87,24 @@ async def test_a_debate_that_the_provider_ended_is_not_a_wrong_answer(desk, monk
         await llm_debate.solve(DOUBLE, made.ctx)
 
 
+async def test_every_debaters_paid_reply_is_in_the_ledger_when_a_budget_ends_the_run(desk):
+    from harness.context import Budget
+    from harness.errors import BudgetReached
+
+    made = desk(*[RIGHT] * 7, budget=Budget(tokens=200))
+    with pytest.raises(BudgetReached):
+        await llm_debate.solve(DOUBLE, made.ctx)
+    assert len(made.records("call")) == len(made.models["worker"].requests) > 0
+
+
+async def test_a_refusal_ends_the_debate_and_is_no_left_out_agent(desk):
+    from harness.errors import ModelRefused
+
+    made = desk(RIGHT, ModelRefused("403"), RIGHT)
+    with pytest.raises(ModelRefused):
+        await llm_debate.solve(DOUBLE, made.ctx)
+
+
 async def test_a_judge_that_answers_nonsense_leaves_a_debaters_program(desk):
     made = desk(*[RIGHT] * 6, "They are all nice.")
     assert "2 * x" in (await llm_debate.solve(DOUBLE, made.ctx)).code
@@ -107,7 +125,12 @@ def test_every_method_declares_its_calls_for_its_roles(name):
     [
         ("flowreasoner", {"round": "3"}, "rounds=10"),
         ("flowreasoner", {"rounds": "many"}, "rounds wants int"),
-        ("flowreasoner", {"rounds": "-1"}, "cannot be negative"),
+        ("flowreasoner", {"rounds": "-1"}, "rounds is at least 0, not -1"),
+        ("flowreasoner", {"evals": "0"}, "evals is at least 1"),
+        ("flowreasoner", {"alpha": "nan"}, "alpha is at least 0"),
+        ("flowreasoner", {"lam": "2"}, "lam is at least 0 and at most 1, not 2"),
+        ("llm-debate", {"agents": "0"}, "agents is at least 1"),
+        ("llm-debate", {"rounds": "0"}, "rounds is at least 1"),
         ("flowreasoner", {"early_stop": "maybe"}, "early_stop wants bool"),
         ("flowreasoner", {"final": "best"}, "final is one of keep, rerun"),
         ("vanilla", {"rounds": "3"}, "its knobs: none"),

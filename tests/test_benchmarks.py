@@ -116,6 +116,30 @@ def test_every_example_is_one_assertion_on_the_entry_point(humaneval: Benchmark)
             assert item.problem.entry_point in example
 
 
+def same_test(assertion: ast.AST, name: str) -> str:
+    """An assertion's test with `candidate` for the function and `==` for `is`, as text."""
+    assert isinstance(assertion, ast.Assert)
+    test = ast.parse(ast.unparse(assertion.test))
+    for node in ast.walk(test):
+        if isinstance(node, ast.Name) and node.id == name:
+            node.id = "candidate"
+        elif isinstance(node, ast.Compare):
+            node.ops = [ast.Eq() if isinstance(op, ast.Is) else op for op in node.ops]
+    return ast.dump(test)
+
+
+def test_the_examples_that_repeat_a_hidden_assertion_are_this_many(humaneval: Benchmark) -> None:
+    repeated, total = 0, 0
+    for item in humaneval.items.values():
+        name = item.problem.entry_point
+        tree = ast.walk(ast.parse(item.oracle.setup))
+        hidden = {same_test(n, name) for n in tree if isinstance(n, ast.Assert)}
+        shown = [same_test(ast.parse(e).body[0], name) for e in item.problem.examples]
+        repeated += sum(test in hidden for test in shown)
+        total += len(shown)
+    assert (repeated, total) == (311, 441)  # as docs/protocols.md says
+
+
 PROMPTS = {
     "doctest": (">>> f(1)\n    2", ("assert f(1) == 2",)),
     "doctest on one line": (">>> f(1) 2", ("assert f(1) == 2",)),

@@ -95,6 +95,7 @@ def test_a_dry_run_spends_nothing_and_names_calls_and_minutes(tmp_path):
     out = tmp_path / "results"
     done = harness("eval", "--dry-run", "--json", "--out", str(out), check=0)
     plan = json.loads(done.stdout)
+    jsonschema.validate(plan, json.loads((ROOT / "docs/schemas/dry_run.json").read_text()))
     assert plan["calls"]["meta"][0] == 2 * plan["problems"] == 6
     assert plan["minutes"][0] > 0
     assert "all 164 problems" in done.stderr

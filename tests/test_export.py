@@ -66,7 +66,7 @@ def test_an_errored_run_is_marked_and_its_unknown_cost_is_said(
     connection: DuckDBPyConnection,
 ) -> None:
     (line,) = [x for x in table(connection, "markdown").splitlines() if x.startswith("| refine")]
-    assert "refine (incomplete; 1 errored) | 66.7 |" in line
+    assert "refine (partial; 1 errored) | 66.7 |" in line
     assert "| 2 | 100 | unknown | 3.0 s |" in line
 
 
@@ -95,6 +95,7 @@ def test_csv_holds_raw_values_and_an_empty_cell_for_unknown(
     assert rows["unpriced"]["cost_usd"] == ""
     assert (rows["unpriced"]["pass@1_floor"], rows["unpriced"]["pass@1_ceiling"]) == ("0.5", "0.75")
     assert rows["good"]["started_at"] == "2025-11-01T12:26:40Z"
+    assert (rows["good"]["unranked"], rows["unpriced"]["unranked"]) == ("", "partial")
 
 
 def test_an_unknown_format_or_an_empty_board_is_a_usage_error(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gzip
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import psutil
 import pytest
 
 from harness import benchmarks
+from harness import grade as grading
 from harness.benchmarks import Item
 from harness.errors import SandboxError
 from harness.grade import Report, grade, run_tests
-from harness.sandbox import Sandbox
+from harness.sandbox import Guest, Limits, Sandbox
 from harness.types import Oracle, Problem, Verdict
 from tests.hostile import (
     CANARY,
@@ -260,6 +262,106 @@ async def test_verdicts_are_the_same_with_every_core_busy(sandbox: Sandbox) -> N
             test = oracle("assert candidate(3) == 9", timeout_s=1.0)
             report = await grade(sandbox, SQUARE, test, code)
             assert report.verdict is verdict, (code, report)
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched(Sandbox):
+    """Notes how many guests are alive with each one that starts."""
+
+    alive: list[str] = dataclasses.field(default_factory=list)
+    company: list[int] = dataclasses.field(default_factory=list)
+
+    @contextlib.asynccontextmanager
+    async def start(self, guest: str, limits: Limits | None = None) -> AsyncIterator[Guest]:
+        self.alive.append(guest)
+        self.company.append(len(self.alive))
+        try:
+            async with super().start(guest, limits) as running:
+                yield running
+        finally:
+            self.alive.remove(guest)
+
+
+SLEEPS = HOSTILE["sleeps when called"].code
+NINE = "assert candidate(3) == 9"
+
+
+async def test_no_more_guests_live_at_once_than_the_cores_bear(sandbox: Sandbox) -> None:
+    watched = Watched(sandbox.tier)
+    most = 2 * max(2, os.cpu_count() or 1)
+    work = [grade(watched, SQUARE, oracle(NINE), RIGHT) for _ in range(2 * most)]
+    reports = await asyncio.gather(*work)
+    assert {report.verdict for report in reports} == {Verdict.PASSED}
+    assert len(watched.company) == 4 * most
+    assert max(watched.company) <= most
+
+
+async def test_a_workflow_that_waits_for_its_tests_keeps_no_test_waiting(sandbox: Sandbox) -> None:
+    async def workflow() -> Report:
+        async with sandbox.start("workflow"):
+            return await grade(sandbox, SQUARE, oracle(NINE), RIGHT)
+
+    many = 2 * max(2, os.cpu_count() or 1) + 1
+    reports = await asyncio.wait_for(asyncio.gather(*(workflow() for _ in range(many))), 120)
+    assert {report.verdict for report in reports} == {Verdict.PASSED}
+
+
+async def test_a_time_out_beside_others_is_run_again_alone(sandbox: Sandbox) -> None:
+    watched = Watched(sandbox.tier)
+    test = oracle(NINE, timeout_s=0.5)
+    works = "import time\ndef square(x):\n    time.sleep(0.2)\n    return x * x"
+    reports = await asyncio.gather(
+        *(grade(watched, SQUARE, test, code) for code in (SLEEPS, works, SLEEPS, works))
+    )
+    found = [(report.verdict, report.rerun) for report in reports]
+    assert found == [(Verdict.TIMEOUT, True), (Verdict.PASSED, False)] * 2
+    assert len(watched.company) == 2 * (4 + 2)
+    assert watched.company[-4:] == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("starved", [False, True])
+async def test_a_time_out_alone_counts_at_once_unless_it_waited_for_a_core(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, starved: bool
+) -> None:
+    # whatever this machine does meanwhile, none or all of the time is beyond the share
+    monkeypatch.setattr(grading, "STARVED_SHARE", -1.0 if starved else 2.0)
+    watched = Watched(sandbox.tier)
+    report = await grade(watched, SQUARE, oracle(NINE, timeout_s=0.5), SLEEPS)
+    assert (report.verdict, report.rerun) == (Verdict.TIMEOUT, starved)
+    assert watched.company == [1, 2] * (1 + starved)
+
+
+async def test_the_run_alone_decides(tmp_path: Path) -> None:
+    # a machine that is slow as long as the file is there: both first runs time out
+    slow = tmp_path / "slow"
+    slow.touch()
+    code = f"import os, time\ndef square(x):\n    time.sleep(9 * os.path.exists({str(slow)!r}))\n"
+    test = oracle(NINE, timeout_s=0.5)
+
+    class Recovers(Watched):
+        @contextlib.asynccontextmanager
+        async def start(self, guest: str, limits: Limits | None = None) -> AsyncIterator[Guest]:
+            if len(self.company) == 4:
+                slow.unlink()
+            async with super().start(guest, limits) as running:
+                yield running
+
+    recovers = Recovers("rlimits")
+    work = [grade(recovers, SQUARE, test, f"{code}    return x * {n}") for n in (3, 4)]
+    reports = await asyncio.gather(*work)
+    assert [(r.verdict, r.rerun) for r in reports] == [
+        (Verdict.PASSED, True),
+        (Verdict.WRONG, True),
+    ]
+
+
+async def test_a_program_that_gets_no_core_is_our_fault_and_no_time_out(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grading, "WALL_FACTOR", 1.1)
+    loops = "import os\ndef square(x):\n    os.nice(19)\n    while True: pass"
+    with every_core_busy(), pytest.raises(SandboxError, match="too busy to grade: the program got"):
+        await grade(sandbox, SQUARE, oracle(NINE, timeout_s=2.0), loops)
 
 
 @pytest.mark.parametrize("tier", ["unshare", "rlimits"])

@@ -61,6 +61,23 @@ def test_a_full_disk_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_closed_journal_writes_into_no_other_file(tmp_path):
+    closed, other = Journal(tmp_path / "a"), None
+    closed.close()
+    other = Journal(tmp_path / "b")  # likely to get the same descriptor
+    with pytest.raises(StoreError, match="its journal is closed"):
+        closed.write("note")
+    other.close()
+    assert list(read_run(tmp_path / "b")) == []
+
+
+def test_what_is_no_data_is_refused(tmp_path):
+    journal = Journal(tmp_path)
+    with pytest.raises(StoreError, match="a note that is no data"):
+        journal.write("note", value=float("nan"))
+    journal.close()
+
+
 def test_a_second_writer_is_told_who_writes(tmp_path):
     journal = Journal(tmp_path)
     with pytest.raises(StoreError, match=f"process {os.getpid()} is writing this run"):

@@ -19,8 +19,10 @@ import pytest
 from harness.errors import StoreError
 from harness.journal import Journal
 from harness.metrics import pass_at_1
+from harness.show import call_line
 from harness.store import Store, open_snapshot
 from leaderboard.queries import BoardRow, board, groups, sample_trajectory, samples
+from leaderboard.serve import refresh
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -36,13 +38,15 @@ def run(results_dir: Path, run_id: str, outcomes: dict[str, list[str]], **fields
     journal = Journal(results_dir / "runs" / run_id)
     asked = fields.pop("asked", sum(map(len, outcomes.values())))
     cost = fields.pop("cost", 0.25)
+    session = fields.pop("session", {})
     head = {"run_id": run_id, "benchmark": "humaneval", "benchmark_digest": "7dce6050a7d6",
             "list": "full", "protocol": "public", "level": "L2", "method": "flow", "knobs": {},
             "roles": {"worker": {"model": "local/small"}, "meta": {"model": "local/big"}},
             "n_samples": 1, "seed": 0, "grader_version": "1", "price_table": "none",
             "kind": "measured", "started_at": 1762000000.0}  # fmt: skip
     (journal.run_dir / "run.json").write_text(json.dumps(head | fields))
-    journal.write("session", event="start", problems=len(outcomes), samples=asked)
+    journal.write("session", event="start", problems=len(outcomes), samples=asked,
+                  **session)  # fmt: skip
     for problem_id, verdicts in outcomes.items():
         for sample, verdict in enumerate(verdicts):
             key = {"result_key": f"{problem_id}:{sample}", "problem_id": problem_id,
@@ -142,7 +146,101 @@ def test_only_like_rows_share_a_table_and_only_complete_measured_ones_are_best(
     assert group.best == {"flow"}
     notes = {row.run_id: group.note(row) for row in group.rows}
     assert notes == {"flow": "", "direct": "", "simulated": "simulated", "oracle": "oracle",
-                     "short": "only 1 of 2 problems", "cut": "incomplete"}  # fmt: skip
+                     "short": "only 1 of 2 problems", "cut": "partial"}  # fmt: skip
+
+
+def test_a_first_look_and_a_run_of_two_sandboxes_are_never_best(tmp_path: Path) -> None:
+    run(tmp_path, "flow", {"a/0": ["passed"], "a/1": ["wrong"]})
+    run(tmp_path, "direct", {"a/0": ["wrong"], "a/1": ["wrong"]})
+    full = {"a/0": ["passed"], "a/1": ["passed"]}
+    run(tmp_path, "look", full, first_look=True)
+    run_dir = run(tmp_path, "mixed", full, session={"sandbox": "bubblewrap"}, asked=3)
+    journal = Journal(run_dir)
+    journal.write("session", event="start", problems=3, samples=3, resumed=2, sandbox="rlimits")
+    journal.write("result", result_key="a/2:0", problem_id="a/2", sample=0, verdict="passed")
+    journal.write("session", event="end", status="complete")
+    journal.close()
+    (group,) = groups(board_of(tmp_path).values())
+    assert group.best == {"flow"}
+    assert group.problems == 2
+    notes = {row.run_id: group.note(row) for row in group.rows if group.note(row)}
+    assert notes == {"look": "first look, not a score",
+                     "mixed": "sandbox mixed: bubblewrap, rlimits"}  # fmt: skip
+    assert "in no ranking: first look, not a score" in app_text(tmp_path, run="look").replace(
+        "\\", ""
+    )
+
+
+def test_a_shorter_command_does_not_complete_a_long_run(tmp_path: Path) -> None:
+    half = {f"a/{n}": ["passed"] for n in range(2)}
+    run_dir = run(tmp_path, "long", half, asked=4, session={"command": "eval --limit 4"})
+    for number, kept in ((2, 1), (3, 2)):  # other problems, so that four are graded in the end
+        journal = Journal(run_dir)
+        journal.write("session", event="start", problems=1, samples=1, command="eval --problems")
+        journal.write("result", result_key=f"a/{number}:0", problem_id=f"a/{number}", sample=0,
+                      verdict="passed")  # fmt: skip
+        journal.write("session", event="end", status="complete")
+        journal.close()
+        row = board_of(tmp_path)["long"]
+        assert (row.estimate.samples, row.samples_asked, row.complete) == (2 + kept, 4, False)
+        assert (row.unranked, row.command) == ("partial", "eval --limit 4")
+    journal = Journal(run_dir)
+    journal.write("session", event="start", problems=4, samples=4, resumed=4)
+    journal.write("session", event="end", status="complete")
+    journal.close()
+    row = board_of(tmp_path)["long"]
+    assert (row.complete, row.status, row.unranked) == (True, "complete", None)
+
+
+def test_a_call_given_up_in_flight_is_listed_and_changes_no_sum(tmp_path: Path) -> None:
+    run_dir = run(tmp_path, "flow", {"a/0": ["passed"]})
+    before = board_of(tmp_path)["flow"]
+    journal = Journal(run_dir)
+    journal.write("call", result_key="a/0:0", problem_id="a/0", sample=0, call_no=2, attempt=1,
+                  round=1, role="worker", model="local/small", prompt_tokens=None,
+                  completion_tokens=None, cost_usd=None, latency_s=0.5, error="given up in flight",
+                  error_kind="cancelled")  # fmt: skip
+    journal.close()
+    after = board_of(tmp_path)["flow"]
+    assert (after.tokens, after.cost_usd, after.calls) == (before.tokens, before.cost_usd, 1)
+    with open_snapshot(tmp_path) as connection:
+        found = sample_trajectory(connection, tmp_path, "flow", "a/0", 0)
+    assert call_line(found.calls[1]).endswith(
+        "unknown + unknown tokens · 0.5 s · unknown · cancelled"
+    )
+
+
+def test_the_board_begins_with_what_the_journals_hold_now(tmp_path: Path) -> None:
+    said: list[str] = []
+    refresh(tmp_path, said.append)
+    assert list(tmp_path.iterdir()) == []
+    run(tmp_path, "early", {"a/0": ["passed"]})
+    published(tmp_path)
+    run(tmp_path, "late", {"a/0": ["passed"]})
+    (tmp_path / "runs" / "odd").mkdir()
+    (tmp_path / "runs" / "odd" / "run.json").write_text("{")
+    refresh(tmp_path, said.append)
+    with open_snapshot(tmp_path) as connection:
+        assert {row.run_id for row in board(connection)} == {"early", "late"}
+    assert len(said) == 1
+    assert "odd/run.json: not readable as a run" in said[0]
+
+
+def test_a_board_beside_a_writer_shows_the_snapshot_that_is_there_and_says_so(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path, "early", {"a/0": ["passed"]})
+    said: list[str] = []
+    with Store(tmp_path)._locked(), pytest.raises(StoreError, match="has been writing"):
+        refresh(tmp_path, said.append, lock_wait_s=0.1)
+    published(tmp_path)
+    run(tmp_path, "late", {"a/0": ["passed"]})
+    with Store(tmp_path)._locked():
+        refresh(tmp_path, said.append, lock_wait_s=0.1)
+    assert f"process {os.getpid()} has been writing" in said[0]
+    assert "until then the board shows snapshot 1" in said[0]
+    with open_snapshot(tmp_path) as connection:
+        assert [row.run_id for row in board(connection)] == ["early"]
 
 
 def test_a_trajectory_holds_every_step_with_its_text(tmp_path: Path) -> None:
@@ -183,7 +281,7 @@ def app_text(results_dir: Path, **query: str) -> str:
 def test_an_empty_page_says_which_command_makes_the_first_row(tmp_path: Path) -> None:
     text = app_text(tmp_path)
     assert "no result yet" in text
-    assert "python -m harness eval --benchmark humaneval" in text
+    assert "python -m harness eval --method flowreasoner\n" in text
 
 
 def test_an_address_that_names_nothing_is_answered_in_words(tmp_path: Path) -> None:

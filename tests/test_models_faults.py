@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from harness.errors import ModelRefused, ModelUnavailable, RequestRejected
+from harness.errors import ModelRefused, ModelUnavailable, RequestRejected, UsageError
 from harness.models import Endpoint, resolve
 from harness.models.anthropic import connect as connect_anthropic
 from harness.models.openai import connect as connect_openai
@@ -298,6 +298,33 @@ async def test_a_setting_that_a_new_openai_model_refuses_is_left_out_the_next_ti
         "messages": QUESTION,
         "max_completion_tokens": 16,
     }
+
+
+@pytest.mark.parametrize("vendor", [openai, anthropic])
+async def test_all_requests_in_flight_with_a_refused_setting_may_be_asked_again(
+    server: Faults, vendor: Callable[[Faults], Model]
+) -> None:
+    model = vendor(server)
+    message = "temperature is not supported"
+    error = {"code": "unsupported_value", "param": "temperature", "message": message}
+    server.says(400, {"error": error})
+    asked = (model.complete(QUESTION, max_tokens=16, temperature=0.0) for _ in range(3))
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(fault) for fault in found] == [ModelUnavailable] * 3
+    assert [getattr(fault, "retry_after_s", None) for fault in found] == [0.0] * 3
+    with pytest.raises(RequestRejected):  # this one did not carry it: nothing is left to try
+        await ask(model)
+    assert ["temperature" in body for body in server.bodies] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+@pytest.mark.parametrize("key", ["sk-ключ", "sk-1\n", "sk 1", "“sk-1”"])
+def test_a_key_that_can_be_none_is_a_usage_error_that_does_not_show_it(
+    provider: str, key: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(f"{provider}/x", endpoints={provider: Endpoint(api_key=key)})
+    assert str(caught.value) == f"{provider.upper()}_API_KEY holds characters that no key has"
 
 
 async def test_the_anthropic_request_and_reply_are_mapped(server: Faults) -> None:

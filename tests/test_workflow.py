@@ -1,5 +1,6 @@
 """Model-written workflows: what is accepted, what comes back as data, what they cannot reach."""
 
+import asyncio
 import os
 
 import pytest
@@ -159,16 +160,116 @@ async def test_a_providers_failure_is_not_the_workflows(desk, monkeypatch):
 
 async def test_a_workflow_sees_no_key_no_home_and_no_network(desk, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
     code = HEAD + (
         "        import os, socket\n"
         "        found = [k for k, v in os.environ.items() if 'canary' in v]\n"
-        "        try:\n            socket.create_connection(('127.0.0.1', 9), timeout=1)\n"
+        "        try:\n            socket.create_connection(('127.0.0.1', PORT), timeout=1)\n"
+        "            found.append('connected')\n"
         "        except OSError as error:\n            found.append(type(error).__name__)\n"
         f"        found.append(os.path.exists({os.path.abspath(__file__)!r}))\n"
         "        return str(found)"
     )
-    found = await run(desk(), code)
+    async with server:
+        found = await run(desk(), code.replace("PORT", str(port)))
     assert found.answer in ("['ConnectionRefusedError', False]", "['OSError', False]")
+
+
+@pytest.mark.parametrize(
+    ("reply", "use", "expected"),
+    [
+        ("please strip and split this", "r.strip()[:6]", "please"),
+        ("please strip and split this", "r.split()[0]", "please"),
+        ("abc", "r[:2]", "ab"),
+        ("abc", "r[0]", "a"),
+        ("abc", "'-'.join([str(r), r['response']])", "abc-abc"),
+        ("abc", "str(hasattr(r, 'no_such_thing'))", "False"),
+        ("abc", "r['solution'] + r.response + r.get('response')", "abcabcabc"),
+        ("abc", "f'{r}'", "abc"),
+    ],
+)
+async def test_a_result_is_used_as_text_whatever_the_text_says(desk, reply, use, expected):
+    code = HEAD + f"        r = await self.custom(input='a', instruction='b')\n        return {use}"
+    found = await run(desk(reply), code)
+    assert (found.answer, found.error) == (expected, None)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    ['b"Q", b"xyz"', 'b"Q", b"{}"', 'b"Q", b"[" * 100000', 'b"Z", b"{}"', 'b"F", b"[]"'],
+)
+async def test_a_forged_frame_is_the_workflows_error_and_no_crash(desk, frame):
+    code = (
+        HEAD + "        import sys, struct, os\n"
+        f"        kind, body = {frame}\n"
+        "        os.write(int(sys.argv[1]), struct.pack('>IB', len(body), kind[0]) + body)\n"
+        "        await asyncio.sleep(30)\n"
+    )
+    found = await run(desk(), code)
+    assert found.error_class == "run:BadFrame"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "self.test(problem, 'def double(x): return x', entry_point, test_loop=float('inf'))",
+        "self.test(problem, 'x', entry_point, test_loop='many')",
+        "self.custom('a', 'b', temperature=float('nan'))",
+        "self.custom('a', 'b', temperature=[1])",
+        "self.sc_ensemble(5, problem)",
+    ],
+)
+async def test_senseless_arguments_are_an_exception_inside_the_workflow(desk, call):
+    made = desk()
+    code = HEAD + f"        try:\n            await {call}\n"
+    code += "        except Exception as error:\n            return 'caught ' + str(error)\n"
+    found = await run(made, code)
+    assert (found.answer or "").startswith("caught ")
+    assert made.models["worker"].requests == []
+
+
+async def test_operator_calls_that_ask_no_model_are_limited_too(desk):
+    made = desk()
+    made.ctx.workflow_limits = WorkflowLimits(operator_calls=5)
+    code = HEAD + (
+        "        n = 0\n        while True:\n            n += 1\n"
+        "            await self.test(problem, f'def double(x): return {n}', entry_point,"
+        " test_loop=0)\n"
+    )
+    found = await run(made, code)
+    assert found.error_class == "limit:CallLimit"
+    assert len(made.records("feedback")) == 5
+
+
+async def test_a_workflow_that_waits_for_ever_on_its_operators_is_ended(desk):
+    made = desk()
+    made.ctx.workflow_limits = WorkflowLimits(total_s=1.0)
+
+    async def hang(messages, **settings):
+        await asyncio.sleep(600)
+
+    made.models["worker"].complete = hang
+    found = await run(made, HEAD + "        return await self.custom('a', 'b')")
+    assert found.error_class == "limit:TimeLimit"
+    assert [r["error_kind"] for r in made.records("call")] == ["cancelled"]
+
+
+async def test_calls_left_in_flight_by_a_workflow_are_in_the_ledger(desk):
+    made = desk("slow", "slow")
+
+    async def hang(messages, **settings):
+        await asyncio.sleep(600)
+
+    made.models["worker"].complete = hang
+    made.ctx.gates["worker"].answered = True
+    code = HEAD + (
+        "        tasks = [asyncio.ensure_future(self.custom('a', str(i))) for i in range(2)]\n"
+        "        await asyncio.sleep(0.5)\n        return 'done'"
+    )
+    found = await run(made, code)
+    assert found.answer == "done"
+    assert [r["error_kind"] for r in made.records("call")] == ["cancelled"] * 2
 
 
 async def test_test_cases_are_given_only_where_the_level_allows_it(desk):

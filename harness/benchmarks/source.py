@@ -31,7 +31,6 @@ class Benchmark:
     paper: str
     lists: dict[str, tuple[str, ...]]  # list name -> problem ids
     items: dict[str, Item]  # by problem id, in the benchmark's order
-    notes: tuple[str, ...] = ()
 
 
 def read_pinned(path: Path, sha256: str, rows: int) -> list[dict[str, Any]]:

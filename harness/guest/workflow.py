@@ -43,12 +43,17 @@ class Result(dict):
         return json.dumps(dict(self))
 
     def __missing__(self, key):
-        if key in TEXT_KEYS:
-            return str(self)
+        if key in TEXT_KEYS or isinstance(key, int | slice):
+            return str(self)[key] if isinstance(key, int | slice) else str(self)
         raise KeyError(key)
 
+    def __getitem__(self, key):
+        if isinstance(key, slice):  # not hashable before Python 3.12
+            return str(self)[key]
+        return super().__getitem__(key)
+
     def __getattr__(self, name):
-        if name in self or name in TEXT_KEYS:
+        if dict.__contains__(self, name) or name in TEXT_KEYS:
             return self[name]
         return getattr(str(self), name)
 

@@ -68,6 +68,8 @@ def _local(spec: str, endpoint: Endpoint, cache_dir: Path | None) -> Model:
 
 def _key(spec: str, endpoint: Endpoint, official_url: str, variable: str) -> str:
     if endpoint.api_key:
+        if not all("!" <= character <= "~" for character in endpoint.api_key):
+            raise UsageError(f"{variable}_API_KEY holds characters that no key has")
         return endpoint.api_key
     if endpoint.base_url and not endpoint.base_url.startswith(official_url):
         return "none"  # a server of one's own asks for none, but the SDK does

@@ -92,20 +92,20 @@ class OpenAIChat:
                 model=self._model, messages=cast(Any, list(messages)), **settings
             )
         except openai.APIStatusError as error:
-            raise self._fault(error) from None  # its text may repeat the key
+            raise self._fault(error, settings) from None  # its text may repeat the key
         except openai.APIConnectionError as error:
             raise wire.unreachable(self.name, self._url, error) from error
         except (openai.APIError, json.JSONDecodeError) as error:
             raise wire.unreadable(self.name, self._url) from error
         return self._completion(reply, tuple(ignored))
 
-    def _fault(self, error: APIStatusError) -> Exception:
+    def _fault(self, error: APIStatusError, sent: dict[str, Any]) -> Exception:
         setting = error.param or ""
         if (
             error.status_code == 400
             and (error.code or "").startswith("unsupported")
+            and setting in sent  # may be known by now: another request in flight was told
             and setting in ("temperature", "top_p", "seed", "max_tokens")
-            and setting not in self._untaken
         ):
             self._untaken.add(setting)
             return ModelUnavailable(f"{self.name} takes no {setting}: ask again without it", 0.0)
