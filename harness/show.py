@@ -34,6 +34,9 @@ from harness.store import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+PIPE_WIDTH = 160  # columns, where there is no terminal
+OTHER_WIDTH = 70  # columns of the table of samples without its detail
+DETAIL_WIDTH = 80  # characters of a verdict's detail in the table of samples
 SHORT = 1200  # characters of a text that are shown unless all of it is asked for
 
 
@@ -61,7 +64,7 @@ def show_run(
         for line in page.getvalue().splitlines():
             out(line)
         return
-    console = out or Console()
+    console = _console(out)
     run_dir = _find(results_dir, run_id)
     head = read_run_json(run_dir)
     if problem is None:
@@ -78,9 +81,8 @@ def show_run(
 
 def list_runs(results_dir: Path, out: Console | None = None) -> None:
     """Print a line for every run: its score so far, its state, its name. Oldest first."""
-    from rich.console import Console
 
-    console = out or Console()
+    console = _console(out)
     runs = results_dir / "runs"
     found = [p for p in runs.iterdir() if (p / "run.json").is_file()] if runs.is_dir() else []
     if not found:
@@ -99,6 +101,16 @@ def list_runs(results_dir: Path, out: Console | None = None) -> None:
         _line(console, f"{run_dir.name}  {state['status']} {done}  {score}")
     for line in unreadable:
         _line(console, line)
+
+
+def _console(out: Console | None) -> Console:
+    """Where to print; lines of a file or pipe are as long as a table needs."""
+    from rich.console import Console
+
+    console = out or Console()
+    if out is None and not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
 
 
 def _find(results_dir: Path, run_id: str) -> Path:
@@ -178,11 +190,11 @@ def _print_run(console: Console, run_dir: Path, head: dict[str, Any]) -> None:
         _line(console, "verdicts: " + ", ".join(f"{n} {v}" for v, n in counted.most_common()))
     _line(console, "")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("problem", "verdict"):
-        table.add_column(name, overflow="fold")
-    for name in ("calls", "tokens", "cost", "time"):
-        table.add_column(name, justify="right")
-    table.add_column("detail", overflow="ellipsis", no_wrap=True, ratio=1)
+    widest = min(DETAIL_WIDTH, max(console.width - OTHER_WIDTH, 8))
+    for name in ("problem", "verdict", "calls", "tokens", "cost", "time"):
+        text = name in ("problem", "verdict")
+        table.add_column(name, justify="left" if text else "right", no_wrap=True)
+    table.add_column("detail", overflow="ellipsis", no_wrap=True, max_width=widest)
     for row in rows:
         name = str(row.get("problem_id")) + (f" #{row['sample']}" if row.get("sample") else "")
         detail = " ".join(str(row.get("detail") or row.get("error_kind") or "").split())
