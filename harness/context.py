@@ -97,11 +97,18 @@ class Budget:
                 )
 
     def spend(self, completion: Completion, cost_usd: float | None) -> None:
-        self.spent_tokens += (completion.prompt_tokens or 0) + (completion.completion_tokens or 0)
+        """Count one answer. Raises BudgetReached when what a limit counts is not known."""
+        tokens = unknown_sum((completion.prompt_tokens, completion.completion_tokens))
+        if tokens is None and self.tokens is not None:
+            raise BudgetReached(
+                "the server reports no token counts, so --budget-tokens cannot hold; "
+                "use --budget-minutes"
+            )
         if cost_usd is None and self.usd is not None:
             raise BudgetReached(
                 "the price of a call is unknown, so --budget-usd cannot hold; use --budget-tokens"
             )
+        self.spent_tokens += int(tokens or 0)
         self.spent_usd += cost_usd or 0.0
 
 
@@ -124,15 +131,12 @@ class Gate:
     async def admit(self) -> AsyncIterator[None]:
         """Wait for a slot. Raises ModelRefused at once when an earlier request was refused."""
         async with self._slots:
-            if not self.answered:
+            alone = not self.answered
+            if alone:
                 await self._first.acquire()
                 if self.answered:  # while this one waited
                     self._first.release()
                     alone = False
-                else:
-                    alone = True
-            else:
-                alone = False
             try:
                 if self._refused:
                     raise self._refused
@@ -313,13 +317,11 @@ class SampleContext:
             raise RuntimeError(f"{self.problem.problem_id}: a call after its sample was finished")
         task = asyncio.current_task()
         assert task is not None
-        nested = task in self._asking
         self._asking.add(task)
         try:
             return await self._ask(messages, role, sampling)
         finally:
-            if not nested:
-                self._asking.discard(task)
+            self._asking.discard(task)
 
     async def _ask(
         self, messages: str | Sequence[Message], role: str, sampling: dict[str, Any]

@@ -72,7 +72,9 @@ def test_a_budget_counts_tokens_and_minutes():
     budget = Budget(tokens=10)
     budget.spend(Completion("x", 6, 3), 0.0)
     budget.check()
-    budget.spend(Completion("x", 1, None), 0.0)
+    with pytest.raises(BudgetReached, match="reports no token counts"):
+        budget.spend(Completion("x", 1, None), 0.0)
+    budget.spend(Completion("x", 1, 0), 0.0)
     with pytest.raises(BudgetReached, match="--budget-tokens 10 is spent"):
         budget.check()
     with pytest.raises(BudgetReached, match="--budget-minutes 0"):
