@@ -40,6 +40,8 @@ def knobs(method: Method, given: Mapping[str, str | Any]) -> dict[str, Any]:
             valid = ", ".join(f"{n}={p.default}" for n, p in known.items()) or "none"
             raise UsageError(f"{method.name} has no knob {name!r}; its knobs: {valid}")
         merged[name] = _converted(method, name, known[name], value)
+    if sum(most for _, most in method.calls(merged).values()) == 0:
+        raise UsageError(f"{method.name}: with these knobs no model is asked anything")
     return merged
 
 

@@ -8,10 +8,11 @@ feedback tests; the best by mean feedback wins, the earliest on ties.
 Differs from the paper and its release:
 - `final=keep` (default) grades the best program that was already produced; the release executes the
   winning workflow again (`final=rerun`).
-- With a greedy worker the three evaluations of a workflow are one and the same: it is run once, and
-  the round says so (`evals` in its record).
+- Where every call of a workflow was greedy, its three evaluations are one and the same: it is run
+  once, and the round says so (`evals` in its record).
 - A workflow that does not parse, load or run scores 0 and its error is shown to the meta-agent as
   experience; the release loses such rounds.
+- `final=rerun` executes the winner once; the paper's tables average three such runs.
 - A modification already tried on its parent is asked for again at most twice, not without end.
 - On a problem without a feedback test nothing can be compared: the template's answer is kept.
 """
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from baselines.operators import DESCRIPTIONS, OPERATORS
+from harness.errors import RequestRejected
 from harness.extract import code_block, fenced_blocks, strip_reasoning
 from harness.types import Context, Level, Message, Method, Problem, Sampling, Solution
 
@@ -102,7 +104,8 @@ class Round:
     parent: int | None = None
     modification: str = ""
     scores: list[float] = field(default_factory=list)
-    has_feedback: bool = False  # whether any execution could be tested
+    answered: bool = False  # whether any execution gave an answer
+    has_feedback: bool = False  # whether any answer could be tested
     error: str | None = None  # one line: where, class, message
     error_class: str | None = None  # "load:SyntaxError", "run:TypeError", "limit:CallLimit", ...
     best_code: str = ""
@@ -138,13 +141,11 @@ async def solve(
     executions of each, `sample` the parents in the mixed draw, `alpha` and `lam` its weights.
     `early_stop` ends at a mean feedback of 1.0.
     """
-    if ctx.sampling["worker"].temperature == 0:
-        evals = 1
     history: list[Round] = []
     if init_template:
         history.append(await _evaluated(ctx, Round(1, TEMPLATE, ""), evals))
     for _ in range(rounds):
-        if history and not history[0].has_feedback and history[0].best_code:
+        if any(r.best_code and not r.has_feedback for r in history):
             break
         if early_stop and any(r.score == 1.0 for r in history):
             break
@@ -170,26 +171,35 @@ async def solve(
 async def _evaluated(ctx: Context, made: Round, evals: int, reply: str | None = None) -> Round:
     """Run a workflow `evals` times on the feedback tests and journal the round.
 
-    A failed execution scores 0 and ends the evaluation; a reply without a workflow is not run.
+    A failed execution scores 0. A workflow that does not load is not tried again, a reply without
+    a workflow not at all, and one that asked no model anything but greedily is run once.
     """
     ctx.round = made.number
     runs = 0
+    error, error_class = made.error, made.error_class
     while runs < evals and made.error is None:
         runs += 1
         run = await ctx.run_workflow(made.graph, made.prompts, operators=OPERATORS)
         if run.answer is None:
-            made.error, made.error_class = run.error, run.error_class
+            error, error_class = run.error, run.error_class
+            made.scores.append(0.0)
+            if (error_class or "").startswith("load:"):
+                break
+        else:
+            code = code_block(run.answer, ctx.problem.entry_point)
+            found = await ctx.run_feedback(code)
+            score = found.score or 0.0
+            made.has_feedback = found.score is not None
+            made.answered = True
+            made.scores.append(score)
+            if score > made.best_score and code:
+                made.best_code, made.best_score = code, score
+                made.failures = found.errors
+        if not run.sampled:
             break
-        code = code_block(run.answer, ctx.problem.entry_point)
-        found = await ctx.run_feedback(code)
-        score = found.score or 0.0
-        made.has_feedback = found.score is not None
-        made.scores.append(score)
-        if score > made.best_score and code:
-            made.best_code, made.best_score = code, score
-            made.failures = found.errors
-    if made.error is not None:
-        made.scores.append(0.0)
+    if not made.answered:
+        made.error, made.error_class = error, error_class
+        made.scores = made.scores or [0.0]
     ctx.note(
         "round",
         round=made.number,
@@ -243,7 +253,12 @@ async def _propose(
     ]
     tried = {_plain(text) for text, _, _ in parent.tried} if parent else set()
     for attempt in range(3):
-        reply = (await ctx.ask(chat, role="meta")).text
+        try:
+            reply = (await ctx.ask(chat, role="meta")).text
+        except RequestRejected as error:  # too long, or against a policy: this round's failure
+            made = Round(number, "", "", parent.number if parent else None)
+            made.error, made.error_class = f"reply: Rejected: {error}", "reply:Rejected"
+            return made, ""
         made = parse_workflow(reply, number, parent)
         if _plain(made.modification) not in tried or not made.modification or attempt == 2:
             break
@@ -280,33 +295,59 @@ def _request(problem: Problem, parent: Round | None, feedback: str) -> str:
     )
 
 
+_MODIFICATION = re.compile(
+    r"<modification>(.*?)(?:</modification>|(?=\n<graph>)|\Z)", re.DOTALL | re.IGNORECASE
+)
+_FENCED = re.compile(r"\A(`{3,}|~{3,})[^\n]*\n(.*?)\n?\1\s*\Z", re.DOTALL)
+
+
 def _field(reply: str, name: str) -> str | None:
     """The last <name>...</name> of a reply, also when it was cut before its closing tag."""
-    found = re.findall(rf"<{name}>(.*?)(?:</{name}>|\Z)", reply, re.DOTALL | re.IGNORECASE)
-    return found[-1].strip("\n") if found else None
+    text = reply.lower()
+    closing = text.rfind(f"</{name}>")
+    opening = text.rfind(f"<{name}>", 0, closing) if closing >= 0 else text.rfind(f"<{name}>")
+    if opening < 0:
+        return None
+    return reply[opening + len(name) + 2 : closing if closing >= 0 else None].strip("\n")
+
+
+def _unfenced(field: str) -> str:
+    """A field without the fence around all of it; fences inside are its own."""
+    match = _FENCED.match(field.strip())
+    return match.group(2) if match else field.strip("\n")
 
 
 def parse_workflow(reply: str, number: int, parent: Round | None) -> Round:
     """The round that a meta-agent's reply describes; one without code carries its error."""
     text = strip_reasoning(reply)
-    modification = (_field(text, "modification") or "").strip()
-    graph, prompts = _field(text, "graph"), _field(text, "prompt") or ""
-    made = Round(number, "", "", parent.number if parent else None, modification)
-    blocks = [b for b in fenced_blocks(graph if graph is not None else text) if b.strip()]
-    holding = [b for b in blocks if "class Workflow" in b]
-    if holding:
-        graph = holding[-1]
-    elif graph is None:
-        made.error = "reply: NoWorkflow: no <graph> part and no code block with class Workflow"
-        made.error_class = "reply:NoWorkflow"
+    found = _MODIFICATION.search(text)
+    made = Round(number, "", "", parent.number if parent else None)
+    if found:
+        made.modification = found.group(1).strip()
+        text = text[: found.start()] + text[found.end() :]  # it may name the tags below
+    graph = _field(text, "graph")
+    if graph is not None:
+        graph = _unfenced(graph)
+    if graph is None or not _parses(graph):
+        # words around the code, or no tags at all
+        holding = [b for b in fenced_blocks(graph or text) if "class Workflow" in b]
+        graph = holding[-1] if holding else graph
+    if not (graph or "").strip():
+        missing = "no <graph> part and no code block with class Workflow"
+        made.error, made.error_class = f"reply: NoWorkflow: {missing}", "reply:NoWorkflow"
         return made
-    made.graph = graph.strip("\n") + "\n"
+    made.graph = (graph or "").strip("\n") + "\n"
     if "prompt_custom" in made.graph:  # else nothing in the <prompt> part can matter
-        made.prompts = "\n".join(fenced_blocks(prompts)) or prompts.strip()
-    if not made.graph.strip():
-        made.error = "reply: NoWorkflow: the <graph> part is empty"
-        made.error_class = "reply:NoWorkflow"
+        made.prompts = _unfenced(_field(text, "prompt") or "")
     return made
+
+
+def _parses(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _plain(text: str) -> str:
@@ -335,5 +376,5 @@ METHOD = Method(
     },
     roles=("worker", "meta"),
     sampling={"meta": Sampling(temperature=0.7, max_tokens=2048)},
-    bounds={"evals": (1, 1000), "sample": (1, 1000), "lam": (0, 1)},
+    bounds={"evals": (1, 1000), "sample": (1, 1000), "alpha": (0, 1000), "lam": (0, 1)},
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import json
+import math
 import os
 import platform
 import shlex
@@ -96,11 +96,17 @@ class Plan:
         """How many problems the whole list has."""
         return len(self.benchmark.lists[self.config.list])
 
+    @property
+    def greedy(self) -> bool:
+        """Whether equal requests to the worker get equal answers."""
+        sampled = self.sampling["worker"].temperature > 0
+        return not sampled and not self.models["worker"].samples_always
+
     def calls(self, *, full: bool = False) -> dict[str, tuple[int, int]]:
         """{role: (fewest, most)} model calls of this run, or of the `full` one: all problems."""
         count = (self.everything if full else len(self.items)) * self.config.n_samples
         knobs = dict(self.full_knobs if full else self.knobs)
-        if "evals" in knobs and self.sampling["worker"].temperature == 0:
+        if "evals" in knobs and self.greedy:
             knobs["evals"] = 1
         ranges = self.method.calls(knobs)
         return {role: (low * count, high * count) for role, (low, high) in ranges.items()}
@@ -219,6 +225,15 @@ def prepare(
     ):
         if number is not None and number < 1:
             raise UsageError(f"{flag} is at least 1, not {number}")
+    for flag, limit in (
+        ("--budget-usd", config.budget_usd),
+        ("--budget-tokens", config.budget_tokens),
+        ("--budget-minutes", config.budget_minutes),
+    ):
+        if limit is not None and not (math.isfinite(limit) and limit >= 0):
+            raise UsageError(f"{flag} is a number of at least 0, not {limit}")
+    if not 0 <= config.seed < 2**63:
+        raise UsageError(f"--seed lies in 0 to 2^63 - 1, not {config.seed}")
     sampling = _sampling(method, config)
     ready = _models(method, config, endpoints or {}, models or {}, cache_dir)
     for model in ready.values():
@@ -419,8 +434,8 @@ def _sampling(method: Method, config: Config) -> dict[str, Sampling]:
             raise UsageError(f"--temperature lies in 0 to 2, not {config.temperature}")
         sampling["worker"] = replace(sampling["worker"], temperature=config.temperature)
     if config.max_tokens is not None:
-        if config.max_tokens < 1:
-            raise UsageError(f"--max-tokens is at least 1, not {config.max_tokens}")
+        if not 1 <= config.max_tokens < 2**31:
+            raise UsageError(f"--max-tokens lies in 1 to 2^31 - 1, not {config.max_tokens}")
         sampling["worker"] = replace(sampling["worker"], max_tokens=config.max_tokens)
     return sampling
 
@@ -492,10 +507,11 @@ def _describe(plan: Plan, run_dir: Path, sandbox: Sandbox) -> None:
     The run's first process writes it; what later ones change stands in their session records.
     """
     from harness.models.prices import table_version
+    from harness.store import read_run_json
 
     path = run_dir / "run.json"
     if path.exists():
-        head = json.loads(path.read_text())
+        head = read_run_json(run_dir)
         if head.get("first_look") and not plan.first_look:  # it was extended to a real one
             write_atomically(path, canonical({**head, "first_look": False}))
         return
@@ -576,6 +592,10 @@ def _command(plan: Plan, *, full: bool = False) -> str:
     if full:  # where results go, and what is accepted here, is not part of a row
         parts += ["--out", str(config.out)] if config.out != defaults.out else []
         parts += ["--unsafe-local"] if config.unsafe_local else []
+        names = ["budget_usd", "budget_tokens", "budget_minutes", "max_connections", "jobs"]
+        for name in names:
+            if getattr(config, name) is not None:
+                parts += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
     return shlex.join(parts)
 
 

@@ -375,8 +375,10 @@ def export(
 ) -> None:
     """Print the board as a table for a paper, a README or a spreadsheet."""
     from harness.store import Store, open_snapshot
-    from leaderboard.export import table
+    from leaderboard.export import FORMATS, table
 
+    if form not in FORMATS:
+        raise UsageError(f"unknown format {form!r}: use one of {', '.join(FORMATS)}")
     store = Store(out)
     store.ingest()
     store.snapshot()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import random
 import time
 from collections import Counter
@@ -43,6 +42,12 @@ from harness.workflow import WorkflowLimits, execute
 ATTEMPTS = 5  # requests for one call before its sample is given up
 BACKOFF_S = 1.0  # doubled each time, with jitter; a server's Retry-After counts for more
 BACKOFF_MAX_S = 60.0
+RETRY_AFTER_MAX_S = 600.0  # a server that wants a longer pause gets none: the sample is given up
+
+
+def clean(text: str) -> str:
+    """The text with half characters (lone surrogates) replaced, so that it can be encoded."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def unknown_sum(values: Iterable[float | None]) -> float | None:
@@ -95,6 +100,12 @@ class Budget:
                 raise BudgetReached(
                     f"{name} {limit:g} is spent; the same command with more of it goes on"
                 )
+
+    def left_s(self) -> float:
+        """Seconds that --budget-minutes leaves."""
+        if self.minutes is None:
+            return float("inf")
+        return 60 * (self.minutes - self.spent_minutes) - (time.monotonic() - self.started)
 
     def spend(self, completion: Completion, cost_usd: float | None) -> None:
         """Count one answer. Raises BudgetReached when what a limit counts is not known."""
@@ -184,7 +195,8 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._waited_s = 0.0  # negative where earlier processes' seconds were added
+        self._waited_s = 0.0
+        self._before: list[tuple[float, float]] = []  # spent by earlier processes
         self._idle_since: float | None = None
         self._waiting = self._running = 0
 
@@ -212,13 +224,22 @@ class Stopwatch:
         self._running += running
         self._idle_since = now if self._waiting and not self._running else None
 
-    def add(self, seconds: float) -> None:
-        """Count what an earlier process spent on this sample."""
-        self._waited_s -= seconds
+    def add(self, start: float, end: float) -> None:
+        """Count what an earlier process spent on this sample, calls beside each other once."""
+        self._before.append((start, end))
 
     @property
     def seconds(self) -> float:
-        """Seconds so far."""
+        """Seconds so far, all processes together."""
+        total, reached = 0.0, 0.0
+        for start, end in sorted(self._before):
+            total += max(0.0, end - max(start, reached))
+            reached = max(reached, end)
+        return total + self.here_s
+
+    @property
+    def here_s(self) -> float:
+        """Seconds so far in this process."""
         now = time.monotonic()
         idle_s = now - self._idle_since if self._idle_since is not None else 0.0
         return now - self._began - self._waited_s - idle_s
@@ -230,6 +251,7 @@ class Paid:
 
     completion: Completion
     cost_usd: float | None
+    ended_at: float  # unix seconds
     latency_s: float
 
 
@@ -255,7 +277,9 @@ class Recorded:
                     record["finish"],
                 )
                 key = record["result_key"], record["request_sha"], record.get("occurrence", 0)
-                self._replies[key] = Paid(completion, record["cost_usd"], record["latency_s"])
+                self._replies[key] = Paid(
+                    completion, record["cost_usd"], record["at"], record["latency_s"]
+                )
 
     def take(self, result_key: str, request_sha: str, occurrence: int) -> Paid | None:
         """The reply to the n-th equal request of this sample, if one was recorded."""
@@ -326,9 +350,11 @@ class SampleContext:
     async def _ask(
         self, messages: str | Sequence[Message], role: str, sampling: dict[str, Any]
     ) -> Completion:
-        chat: list[Message] = (
-            [{"role": "user", "content": messages}] if isinstance(messages, str) else [*messages]
+        given: Sequence[Message] = (
+            [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
         )
+        # half a character, which a workflow's error text may hold, fits into no request
+        chat: list[Message] = [{"role": m["role"], "content": clean(m["content"])} for m in given]
         settings = replace(self.sampling[role], **sampling)
         gate = self.gates[role]
         request = {"model": gate.model.name, "messages": chat, "sampling": asdict(settings)}
@@ -342,7 +368,7 @@ class SampleContext:
         paid = self.recorded.take(self.result_key, request_sha, occurrence)
         if paid is not None:
             self.totals.add(paid.completion, paid.cost_usd)
-            self.stopwatch.add(paid.latency_s)
+            self.stopwatch.add(paid.ended_at - paid.latency_s, paid.ended_at)
             return paid.completion
         self.journal.artifact(text)
         common = {
@@ -369,6 +395,8 @@ class SampleContext:
             if attempt == ATTEMPTS:
                 raise outcome
             asked_s = outcome.retry_after_s
+            if asked_s is not None and asked_s > min(RETRY_AFTER_MAX_S, self.budget.left_s()):
+                raise outcome
             await asyncio.sleep(self._backoff_s(attempt) if asked_s is None else asked_s)
         raise AssertionError("unreachable")
 
@@ -388,6 +416,7 @@ class SampleContext:
             )
         except asyncio.CancelledError:
             self._journal_error(record, _Cancelled("given up in flight"), time.monotonic() - began)
+            self._lose(gate.model, chat, settings)
             raise
         except (ModelRefused, RequestRejected, ModelUnavailable) as error:
             self._journal_error(record, error, time.monotonic() - began)
@@ -401,10 +430,23 @@ class SampleContext:
         self.budget.spend(completion, cost)
         return completion
 
+    def _lose(self, model: Model, chat: Sequence[Message], settings: Sampling) -> None:
+        """Account for a request whose answer nobody waits for: unknown, and at most so much."""
+        most = Completion("", sum(len(m["content"]) for m in chat), settings.max_tokens)
+        cost = model.price(most)
+        self.totals.prompt_tokens = self.totals.completion_tokens = None
+        self.totals.cost_usd = self.totals.cost_usd if cost == 0 else None
+        self.budget.spent_tokens += (most.prompt_tokens or 0) + (most.completion_tokens or 0)
+        self.budget.spent_usd += cost or 0.0
+
+    def is_greedy(self, role: str = "worker") -> bool:
+        """Whether equal requests to this role get equal answers."""
+        return self.sampling[role].temperature == 0 and not self.gates[role].model.samples_always
+
     def _draw(self, request: str, occurrence: int) -> int:
         """A seed for one sampled call: the same in every process that gets to this call."""
         parts = f"{self.seed}/{self.problem.problem_id}/{self.sample}/{occurrence}/{request}"
-        return int.from_bytes(hashlib.sha256(parts.encode()).digest()[:4], "big") >> 1
+        return int(digest(parts)[:8], 16) >> 1
 
     @staticmethod
     def _backoff_s(attempt: int) -> float:

@@ -53,8 +53,7 @@ class Display:
             self.say(f"  knobs: {knobs}")
         for note in plan.notes:
             self.say(f"  {note}")
-        worker = plan.sampling["worker"]
-        if "evals" in plan.knobs and worker.temperature == 0 and plan.knobs["evals"] > 1:
+        if plan.greedy and plan.knobs.get("evals", 1) > 1:
             self.say("  the worker is greedy, so evaluations of one workflow are one: it runs once")
         self.say(f"  this run: {_cost(plan)}")
         if len(plan.items) < plan.everything or plan.knobs != plan.full_knobs:
@@ -135,6 +134,8 @@ class Display:
         kinds: dict[str, int] = {}
         for row in progress.rows.values():
             kinds[row["verdict"]] = kinds.get(row["verdict"], 0) + 1
+        if summary.plan.first_look:
+            self.say("a first look at chosen problems: the board ranks no such run")
         self.say("verdicts: " + ", ".join(f"{k} {n}" for k, n in sorted(kinds.items())))
         if progress.invalid:
             low, high = estimate.floor, estimate.ceiling

@@ -8,7 +8,8 @@ Records (`kind`, and `at` = unix seconds, in all of them; texts stand once, by S
 
 - `session`: `event` start|end, `status` running|complete|partial|interrupted|budget|refused|failed;
   a start says `problems` and `samples` asked for, how many are `resumed`, and with what they are
-  made: `sandbox`, `commit`, `dirty`, `versions`, `command`, `limit`, `n_samples`
+  made: `sandbox`, `commit`, `dirty`, `versions`, `command`, `limit`, `n_samples`; `asked` lists
+  the ids of the problems
 - `artifact`: `sha256`, `text`
 - `call`: one request to a model, failed attempts too: `result_key`, `problem_id`, `sample`,
   `call_no` (1-based, of the sample), `attempt` (1-based), `round` (null outside of rounds),
@@ -43,6 +44,8 @@ from typing import Any
 
 from harness.errors import StoreError
 
+LOCK_WAIT_S = 1.0  # for a lock that a reader may hold
+
 
 def digest(text: str) -> str:
     """SHA-256 of a text, in hex."""
@@ -62,14 +65,12 @@ class Journal:
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(run_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locked(self._lock):
                 holder = os.pread(self._lock, 64, 0).decode() or "another process"
                 os.close(self._lock)
                 raise StoreError(
                     f"{run_dir.name}: {holder} is writing this run; wait for it, or use --fresh"
-                ) from None
+                )
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"process {os.getpid()}".encode(), 0)
             numbers = [int(p.stem) for p in run_dir.glob("*.jsonl") if p.stem.isdigit()]
@@ -109,6 +110,19 @@ class Journal:
         os.close(self._file)
         os.close(self._lock)
         self._file = -1
+
+
+def _locked(lock: int) -> bool:
+    """Whether the lock is ours now; a reader that looks who writes holds it for a moment."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
 
 
 def read_segment(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[str, Any] | None]]:

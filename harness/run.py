@@ -128,7 +128,7 @@ async def run(
     The status is complete, partial (some samples are invalid) or budget. Raises ModelRefused, and
     what the operating system or a bug raises; the journal then holds all that was finished.
     """
-    records = list(read_run(job.run_dir))
+    records = [record for record in read_run(job.run_dir) if _whole(record)]
     asked = [(item, k) for item in job.items for k in range(job.n_samples)]
     keys = {job.result_key(item, k): (item, k) for item, k in asked}
     done = {
@@ -151,6 +151,7 @@ async def run(
         problems=len(job.items),
         samples=len(keys),
         resumed=progress.resumed,
+        asked=[item.problem.problem_id for item in job.items],
         **job.session,
     )
     listen(progress, None)
@@ -192,6 +193,22 @@ async def run(
         await asyncio.gather(*lanes, return_exceptions=True)
         journal.write("session", event="end", status=status, reason=reason)
     return progress, status, reason
+
+
+_NEEDED = {  # what resuming reads of a record; a line that lacks it is as good as lost
+    "artifact": {"sha256", "text"},
+    "session": {"at", "event"},
+    "result": {"result_key", "problem_id", "sample", "verdict", "detail", "calls", "wall_s"}
+    | {"prompt_tokens", "completion_tokens", "cost_usd"},
+    "call": {"at", "result_key", "request_sha", "response_sha", "model", "error", "latency_s"}
+    | {"prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "finish"}
+    | {"cost_usd"},
+}
+
+
+def _whole(record: Row) -> bool:
+    """Whether a record has the fields that resuming reads."""
+    return _NEEDED.get(record["kind"], set()) <= record.keys()
 
 
 async def _all(lanes: list[asyncio.Task[None]]) -> None:

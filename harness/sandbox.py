@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -430,6 +431,14 @@ def _bubblewrap(limits: Limits, packages: list[Path], hidden: Sequence[str]) -> 
     return command
 
 
+@functools.cache
+def _system_libraries() -> list[Path]:
+    """The dynamic loader and the C library, where this process has them from."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    mapped = {Path(line[line.index("/") :]) for line in lines if "/" in line}
+    return sorted(p for p in mapped if p.name.startswith(("ld-", "ld.", "libc.", "libc-")))
+
+
 def _covered(bound: Sequence[str], hidden: Sequence[str]) -> list[str]:
     """What is ours in the `bound` folders, outermost only; nothing that holds the interpreter.
 
@@ -448,6 +457,7 @@ def _covered(bound: Sequence[str], hidden: Sequence[str]) -> list[str]:
     with contextlib.suppress(FileNotFoundError):  # a working folder that was deleted hides nothing
         ours.add(os.getcwd())
     needed = [Path(p) for p in (_interpreter(), os.path.realpath(os.__file__), "/usr/lib")]
+    needed += [*_system_libraries(), Path(os.path.realpath("/lib64"))]  # the loader's official name
     found = {
         path
         for path in (Path(os.path.realpath(p)) for p in ours)

@@ -10,6 +10,7 @@ import difflib
 import io
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -68,9 +69,9 @@ def show_run(
     run_dir = _find(results_dir, run_id)
     head = read_run_json(run_dir)
     if problem is None:
-        _print_run(console, run_dir, head)
+        _print_run(console, run_dir, head, _out(results_dir))
         return
-    found = _trajectories(run_dir, _known_problem(run_dir, problem))
+    found = _trajectories(run_dir, _known_problem(run_dir, problem, _out(results_dir)))
     chosen = [t for t in found if sample in (None, t.sample)]
     if not chosen:
         drawn = ", ".join(str(t.sample) for t in found)
@@ -124,11 +125,16 @@ def _find(results_dir: Path, run_id: str) -> Path:
     near = near or [name for name in known if run_id in name][:3] or known[-3:]
     raise UsageError(
         f"{run_id}: no run of that name under {runs}; near it: {', '.join(near)}; "
-        "`python -m harness list runs` names all"
+        f"`python -m harness list runs{_out(results_dir)}` names all"
     )
 
 
-def _known_problem(run_dir: Path, problem: str) -> str:
+def _out(results_dir: Path) -> str:
+    """The flag that a command needs to find these results, with a space before it; or nothing."""
+    return "" if results_dir == Path("results") else f" --out {shlex.quote(str(results_dir))}"
+
+
+def _known_problem(run_dir: Path, problem: str, out: str) -> str:
     """The id of a problem that the run has a record of. Raises UsageError, naming near ones."""
     ids = {str(r["problem_id"]) for _, r in _records(run_dir) if r.get("problem_id") is not None}
     known = sorted(ids, key=lambda name: _natural(name, 0))
@@ -139,7 +145,7 @@ def _known_problem(run_dir: Path, problem: str) -> str:
     near = difflib.get_close_matches(wanted, known, n=5, cutoff=0.4) or known[:5]
     raise UsageError(
         f"{run_dir.name}: no record of {problem}; near it: {', '.join(near) or 'none'}; "
-        f"`python -m harness show {run_dir.name}` lists its samples"
+        f"`python -m harness show {run_dir.name}{out}` lists its samples"
     )
 
 
@@ -171,7 +177,7 @@ def _trajectories(run_dir: Path, problem: str) -> list[Trajectory]:
     return found
 
 
-def _print_run(console: Console, run_dir: Path, head: dict[str, Any]) -> None:
+def _print_run(console: Console, run_dir: Path, head: dict[str, Any], out: str) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -206,7 +212,7 @@ def _print_run(console: Console, run_dir: Path, head: dict[str, Any]) -> None:
     _print_rounds(console, run_dir)
     if rows:
         _line(console, f"One problem in full: python -m harness show {run_dir.name} "
-                       f"--problem {rows[0].get('problem_id')}")  # fmt: skip
+                       f"--problem {rows[0].get('problem_id')}{out}")  # fmt: skip
 
 
 def _print_rounds(console: Console, run_dir: Path) -> None:
@@ -254,13 +260,15 @@ def _state(run_dir: Path, head: dict[str, Any]) -> tuple[list[dict[str, Any]], d
         elif record["kind"] == "session":
             with suppress(ValueError):  # a broken line, left out as the database does
                 sessions.append(session_row(segment, record))
-    verdicts = [(segment, row.get("verdict")) for segment, row in last.values()]
-    graded = Counter(segment for segment, found in verdicts if found not in (None, "invalid"))
-    state = standing(head, sessions, graded, sum(found == "invalid" for _, found in verdicts))
+    found = [
+        (segment, str(row.get("problem_id")), _draw(row), row.get("verdict"))
+        for segment, row in last.values()
+    ]
+    state = standing(head, sessions, found)
     if state["status"] == "running" and writer_is_gone(run_dir):
         state["status"] = "interrupted"
     rows = [row for _, row in last.values()]
-    rows.sort(key=lambda r: _natural(str(r.get("problem_id")), r.get("sample")))
+    rows.sort(key=lambda r: _natural(str(r.get("problem_id")), _draw(r)))
     return rows, {**state, "status": state["status"] or "not started"}
 
 
@@ -330,9 +338,14 @@ def _tokens(record: Mapping[str, Any]) -> int | None:
     return None if None in both else sum(x for x in both if x is not None)
 
 
-def _natural(problem_id: str, sample: Any) -> tuple[str, int, int]:
+def _draw(row: Mapping[str, Any]) -> int:
+    sample = row.get("sample")
+    return sample if isinstance(sample, int) else 0
+
+
+def _natural(problem_id: str, sample: int) -> tuple[str, int, int]:
     stem = problem_id.rstrip("0123456789")
-    return stem, int(problem_id[len(stem) :] or 0), sample if isinstance(sample, int) else 0
+    return stem, int(problem_id[len(stem) :] or 0), sample
 
 
 def _print_trajectory(console: Console, found: Trajectory, *, full: bool) -> None:

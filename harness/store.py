@@ -9,7 +9,8 @@ Under one `results` directory:
   process read a file that another one writes, so readers are given a copy under a new name.
 
 Long texts stay in the journal; `artifacts` says at which byte of which segment each one stands.
-Every function here raises StoreError where a file cannot be read or written.
+Every function here raises StoreError where a file cannot be read or written; a Store raises
+UsageError where its directory does not exist.
 """
 
 from __future__ import annotations
@@ -19,20 +20,22 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import StoreError
+from harness.errors import StoreError, UsageError
 from harness.journal import canonical, digest, read_segment, segments, write_atomically
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 REBUILD = "python -m harness rebuild"
+UNGRADED = (None, "invalid")  # verdicts that are none
 MIXED = "mixed: "  # how a run's sandbox or commit begins when its sessions had several
 BATCH = 20_000  # records per transaction
 LIMITS = {"INTEGER": 2**31, "BIGINT": 2**63, "DOUBLE": 1e300}
@@ -83,7 +86,7 @@ SESSION = {
     "event": "TEXT", "status": "TEXT", "problems": "INTEGER", "samples": "INTEGER",
     "resumed": "INTEGER", "limit": "TEXT", "n_samples": "INTEGER", "sandbox": "TEXT",
     "commit": "TEXT", "dirty": "BOOLEAN", "command": "TEXT", "harness_version": "TEXT",
-    "versions": "JSON",
+    "versions": "JSON", "asked": "JSON",
 }  # fmt: skip
 TABLES: dict[str, dict[str, str]] = {
     "meta_schema": {"version": "INTEGER", "applied_at": "DOUBLE"},
@@ -189,6 +192,9 @@ def trajectory(
 
 def session_row(segment: int, record: Mapping[str, Any]) -> dict[str, Any]:
     """A `session` record as a row of `sessions`. Raises ValueError for a value of another type."""
+    ids = record.get("asked")
+    if ids is not None and not (isinstance(ids, list) and all(isinstance(i, str) for i in ids)):
+        raise ValueError(f"asked: expected a list of ids, found {str(ids)[:60]!r}")
     row = {name: _cell(record.get(name), kind) for name, kind in SESSION.items()}
     return {**row, "segment": segment, "logged_at": _cell(record.get("at"), "DOUBLE")}
 
@@ -196,47 +202,66 @@ def session_row(segment: int, record: Mapping[str, Any]) -> dict[str, Any]:
 def standing(
     head: dict[str, Any],
     sessions: Sequence[Mapping[str, Any]],
-    graded: Mapping[int, int],
-    invalid: int,
+    results: Iterable[tuple[int, str, int, str | None]],
 ) -> dict[str, Any]:
     """What the sessions of a run come to, as columns of `runs`.
 
     `head` is run.json, which speaks where older sessions say nothing; `sessions` are rows, oldest
-    first; `graded` counts the samples with a verdict by the segment that holds it, `invalid` those
-    that ended without one. What was asked for is the most that a session asked for: a shorter
-    command after a long one completes nothing. Sandbox and commit are those under which the
-    verdicts were found, "mixed: ..." when they were several.
+    first; `results` are the last ones, as (segment, problem id, sample, verdict). What was asked
+    for is every sample that a session asked for, and the run is complete when all of them have a
+    verdict: a shorter command after a long one completes nothing. Where a session does not say
+    which problems it asked for, that of the most samples stands for all. Sandbox and commit are
+    those under which the verdicts were found, "mixed: ..." when they were several.
     """
     head = _run_row(head)
     starts = [s for s in sessions if s["event"] == "start"]
-    problems = [s["problems"] for s in starts if s["problems"] is not None]
-    samples = [s["samples"] for s in starts if s["samples"] is not None]
-    asked: int | None = max(samples, default=None)
-    largest = [s for s in starts if s["samples"] == asked]
-    used = [s for s in starts if graded.get(s["segment"])] or starts[-1:] or [head]
+    problems = max((s["problems"] for s in starts if s["problems"] is not None), default=None)
+    samples = max((s["samples"] for s in starts if s["samples"] is not None), default=None)
+    largest = [s for s in starts if s["samples"] == samples]
+    found = list(results)
+    graded = Counter(segment for segment, *_, verdict in found if verdict not in UNGRADED)
+    invalid = sum(verdict == "invalid" for *_, verdict in found)
+    used = [s for s in starts if graded[s["segment"]]] or starts[-1:] or [head]
 
     def told(session: Mapping[str, Any], name: str) -> Any:
         return head[name] if session[name] is None else session[name]
+
+    def asked(session: Mapping[str, Any]) -> set[tuple[str, int]] | None:
+        ids, draws = session["asked"], told(session, "n_samples")
+        if ids is None or draws is None:
+            return None
+        return {(problem_id, k) for problem_id in json.loads(ids) for k in range(draws)}
 
     def several(name: str) -> str | None:
         values = sorted({str(v) for s in used if (v := told(s, name)) is not None})
         return f"{MIXED}{', '.join(values)}" if len(values) > 1 else next(iter(values), None)
 
-    seen = [(s["resumed"] or 0) + graded.get(s["segment"], 0) for s in largest]  # of those asked
-    complete = bool(asked) and max(seen) >= (asked or 0) and not invalid
+    shown = (largest or [head])[-1]
+    command = told(shown, "command")
+    known = [of_one for s in starts if (of_one := asked(s)) is not None]
+    if starts and len(known) == len(starts):
+        every = set[tuple[str, int]]().union(*known)
+        if command and asked(shown) != every:
+            command += ", and others"
+        problems, samples = len({problem_id for problem_id, _ in every}), len(every)
+        open_samples = every - {(p, k) for _, p, k, verdict in found if verdict not in UNGRADED}
+        complete = bool(every) and not open_samples and not invalid
+    else:
+        seen = [(s["resumed"] or 0) + graded[s["segment"]] for s in largest]  # of those asked
+        complete = bool(samples) and max(seen) >= (samples or 0) and not invalid
     last = sessions[-1] if sessions else None
     status = last and ("running" if last["event"] == "start" else last["status"])
     dirty = [told(s, "dirty") for s in used]
-    shown = (largest or [head])[-1]
     return {
         "status": "partial" if status == "complete" and not complete else status,
-        "problems_asked": max(problems, default=None),
-        "samples_asked": asked,
+        "problems_asked": problems,
+        "samples_asked": samples,
         "complete": complete,
         "sandbox": several("sandbox"),
         "commit": several("commit"),
         "dirty": True if True in dirty else None if None in dirty else False,
-        **{name: told(shown, name) for name in ("command", "n_samples", "harness_version")},
+        "command": command,
+        **{name: told(shown, name) for name in ("n_samples", "harness_version")},
     }
 
 
@@ -405,10 +430,17 @@ class Store:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold `.ingest.lock`; StoreError, naming the holder, after `lock_wait_s`."""
+        """Hold `.ingest.lock`; StoreError, naming the holder, after `lock_wait_s`.
+
+        Raises UsageError where there is no such folder: a mistyped one is not made.
+        """
+        if not self.results_dir.is_dir():
+            raise UsageError(
+                f"no results under {self.results_dir}: there is no such folder; "
+                "`python -m harness eval` makes one"
+            )
         path = self.results_dir / ".ingest.lock"
         with _disk(path):
-            self.results_dir.mkdir(parents=True, exist_ok=True)
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             deadline = time.monotonic() + self.lock_wait_s
@@ -605,14 +637,10 @@ def _settle(connection: DuckDBPyConnection, run_no: int) -> None:
         "ORDER BY segment, rowid",
         [run_no],
     ).fetchall()
-    counts = connection.execute(
-        "SELECT segment, count(*) FILTER (verdict <> 'invalid'), "
-        "count(*) FILTER (verdict = 'invalid') FROM results WHERE run_no = ? GROUP BY segment",
-        [run_no],
+    results = connection.execute(
+        "SELECT segment, problem_id, sample, verdict FROM results WHERE run_no = ?", [run_no]
     ).fetchall()
-    graded = {segment: count for segment, count, _ in counts}
-    sessions = [dict(zip(names, row, strict=True)) for row in rows]
-    columns = standing(head, sessions, graded, sum(invalid for *_, invalid in counts))
+    columns = standing(head, [dict(zip(names, row, strict=True)) for row in rows], results)
     connection.execute(
         f"UPDATE runs SET {', '.join(f'{_q(name)} = ?' for name in columns)} WHERE run_no = ?",
         [*columns.values(), run_no],

@@ -91,6 +91,7 @@ class Model(Protocol):
 
     name: str  # as the user wrote it: "openai/gpt-4o-mini", "local/qwen2.5-coder-0.5b-instruct"
     connections: int  # how many requests it can usefully answer at once
+    samples_always: bool  # it takes no temperature, so it is never greedy
 
     def identity(self) -> dict[str, Any]:
         """What tells this model from another: name, base URL, weights digest. No key, ever."""
@@ -158,6 +159,7 @@ class WorkflowRun:
     error: str | None = None  # one line: stage, class, message, line of the workflow
     error_class: str | None = None
     operators: tuple[str, ...] = ()  # operators called, in order of call
+    sampled: bool = False  # some model call was not greedy: another execution may differ
 
 
 Operator = Callable[..., Awaitable[dict[str, Any]]]
@@ -176,6 +178,10 @@ class Context(Protocol):
         self, messages: str | Sequence[Message], role: str = "worker", **sampling: Any
     ) -> Completion:
         """Ask a role's model; recorded, priced and retried. A string is one user message."""
+        ...
+
+    def is_greedy(self, role: str = "worker") -> bool:
+        """Whether equal requests to this role get equal answers."""
         ...
 
     async def run_feedback(self, code: str) -> Feedback:

@@ -40,7 +40,7 @@ class WorkflowLimits:
 
 class _Watch(Protocol):
     @property
-    def seconds(self) -> float: ...
+    def here_s(self) -> float: ...
 
 
 class _Asker(Protocol):
@@ -48,6 +48,8 @@ class _Asker(Protocol):
 
     @property
     def stopwatch(self) -> _Watch: ...  # does not run while the sample waits for a model
+
+    def is_greedy(self, role: str = "worker") -> bool: ...
 
     async def ask(self, messages: Any, role: str = "worker", **sampling: Any) -> Any: ...
 
@@ -57,6 +59,7 @@ class _Counted:
 
     def __init__(self, context: Any, limit: int) -> None:
         self._context, self._limit, self.calls = context, limit, 0
+        self.sampled = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -65,6 +68,8 @@ class _Counted:
         if self.calls >= self._limit:
             raise WorkflowError("limit", "CallLimit", f"more than {self._limit} model calls")
         self.calls += 1
+        drawn = sampling.get("temperature", 0) > 0
+        self.sampled = self.sampled or drawn or not self._context.is_greedy(role)
         return await self._context.ask(messages, role, **sampling)
 
 
@@ -104,11 +109,12 @@ async def execute(
             answer = await _serve(guest, counted, operators, called, limits)
     except WorkflowError as error:
         kind = f"{error.stage}:{error.error_class}"
-        return WorkflowRun(None, counted.calls, str(error), kind, tuple(called))
+        return WorkflowRun(None, counted.calls, str(error), kind, tuple(called), counted.sampled)
     except GuestGone as gone:
         message = f"run: the workflow's process ended ({gone.detail})"
-        return WorkflowRun(None, counted.calls, message, f"run:{gone.reason}", tuple(called))
-    return WorkflowRun(answer, counted.calls, operators=tuple(called))
+        kind = f"run:{gone.reason}"
+        return WorkflowRun(None, counted.calls, message, kind, tuple(called), counted.sampled)
+    return WorkflowRun(answer, counted.calls, operators=tuple(called), sampled=counted.sampled)
 
 
 async def _serve(
@@ -121,12 +127,12 @@ async def _serve(
     """Answer operator calls until the workflow's answer comes. Raises WorkflowError, GuestGone."""
     answering: set[asyncio.Task[None]] = set()
     slots = asyncio.Semaphore(limits.at_once)
-    began_s: float = context.stopwatch.seconds
+    began_s: float = context.stopwatch.here_s
     own_s, resumed = 0.0, time.monotonic()
     incoming = asyncio.ensure_future(guest.receive())
     try:
         while True:
-            if context.stopwatch.seconds - began_s > limits.total_s:
+            if context.stopwatch.here_s - began_s > limits.total_s:
                 raise WorkflowError("limit", "TimeLimit", f"more than {limits.total_s:g} s in all")
             left = limits.own_s - own_s - (time.monotonic() - resumed)
             if not answering and left <= 0:

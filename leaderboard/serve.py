@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,9 +19,10 @@ def serve(
 ) -> int:
     """Serve the board until it is interrupted; return 0 then, else the server's exit code.
 
-    What the journals hold anew is brought in first. Raises UsageError when Streamlit is missing,
-    StoreError when the results cannot be read.
+    What the journals hold anew is brought in first. Raises UsageError when the port is none or
+    taken, Streamlit or the results folder missing; StoreError when the results cannot be read.
     """
+    _check_address(host, port)
     if importlib.util.find_spec("streamlit") is None:
         raise UsageError(
             "the board needs Streamlit: pip install 'flowreasoner-harness[leaderboard]'"
@@ -39,13 +41,32 @@ def serve(
             child.terminate()
 
 
+def _check_address(host: str, port: int) -> None:
+    """Listen for a moment. Raises UsageError where that is not possible."""
+    if not 1 <= port <= 65535:
+        raise UsageError(f"--port {port}: expected a number from 1 to 65535")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            probe.bind(address)
+            probe.listen()
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise UsageError(
+            f"{host}:{port} is taken or cannot be listened on: {reason or error}; "
+            f"try --port {8501 if port == 8502 else 8502}"
+        ) from error
+
+
 def refresh(results_dir: Path, say: Callable[[str], object], *, lock_wait_s: float = 10.0) -> None:
     """Make a snapshot of all that the journals hold; `say` gets a line about what was left out.
 
     Where the database cannot be written (another process is at it), an earlier snapshot stays and
-    that is said: the page moves on by itself to the next one. Raises StoreError without any.
+    that is said: the page moves on by itself to the next one. Raises StoreError without any,
+    UsageError where there is no such folder.
     """
-    if not any(results_dir.glob("runs/*/run.json")):
+    if results_dir.is_dir() and not any(results_dir.glob("runs/*/run.json")):
         return
     store = Store(results_dir, lock_wait_s=lock_wait_s)
     try:

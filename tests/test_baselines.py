@@ -133,6 +133,8 @@ def test_every_method_declares_its_calls_for_its_roles(name):
         ("llm-debate", {"rounds": "0"}, "rounds is at least 1"),
         ("flowreasoner", {"early_stop": "maybe"}, "early_stop wants bool"),
         ("flowreasoner", {"final": "best"}, "final is one of keep, rerun"),
+        ("flowreasoner", {"rounds": "0", "init_template": "false"}, "no model is asked anything"),
+        ("flowreasoner", {"alpha": "1e307"}, "alpha is at least 0 and at most 1000"),
         ("vanilla", {"rounds": "3"}, "its knobs: none"),
     ],
 )

@@ -35,6 +35,36 @@ async def test_waiting_beside_an_own_call_is_its_time():
     assert watch.seconds >= 0.1
 
 
+def test_seconds_of_earlier_processes_count_once_where_calls_ran_beside_each_other():
+    watch = Stopwatch()
+    for start, end in ((10.0, 13.0), (11.0, 12.0), (12.5, 14.0), (20.0, 21.0)):
+        watch.add(start, end)
+    assert watch.seconds - watch.here_s == pytest.approx(5.0, abs=0.01)
+    assert watch.here_s < 1.0
+
+
+async def test_a_call_given_up_in_flight_makes_tokens_unknown_and_counts_in_the_budget(
+    tmp_path, sandbox
+):
+    desk = Desk(tmp_path, sandbox, {"worker": [RIGHT]}, budget=Budget(tokens=10**6))
+
+    async def hang(messages, **settings):
+        await asyncio.sleep(600)
+
+    desk.models["worker"].complete = hang
+    desk.models["worker"].price = lambda completion: 0.01
+    task = asyncio.create_task(desk.ctx.ask("four"))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (desk.ctx.totals.prompt_tokens, desk.ctx.totals.cost_usd) == (None, None)
+    assert desk.ctx.budget.spent_tokens == 4 + Sampling().max_tokens
+    assert desk.ctx.budget.spent_usd == 0.01
+    (call,) = desk.records("call")
+    assert (call["error_kind"], call["cost_usd"]) == ("cancelled", None)
+
+
 async def test_sampled_calls_get_a_seed_each_the_same_in_every_process(tmp_path, sandbox):
     def seeds(folder, seed=0):
         desk = Desk(

@@ -10,6 +10,7 @@ from baselines.flowreasoner import (
     parse_workflow,
     solve,
 )
+from harness.errors import RequestRejected
 from harness.types import Level, Sampling
 from tests.support import DOUBLE, RIGHT, WRONG, Desk
 
@@ -108,6 +109,65 @@ async def test_a_sampling_worker_is_evaluated_as_often_as_told(desk):
     assert "2 * x" in found.code  # the best of the three programs, not the last
 
 
+async def test_a_model_that_takes_no_temperature_is_never_greedy(desk):
+    made = desk([WRONG, RIGHT, WRONG], [])
+    made.models["worker"].samples_always = True
+    await solve(DOUBLE, made.ctx, rounds=0, evals=3)
+    assert made.records("round")[0]["evals"] == 3
+
+
+async def test_a_workflow_that_asks_for_a_temperature_is_evaluated_as_often_as_told(desk):
+    warm = "return (await self.custom(input=problem, instruction='x', temperature=1.0))['response']"
+    made = desk([WRONG, RIGHT, WRONG, RIGHT], [reply("warm", warm)])
+    await solve(DOUBLE, made.ctx, rounds=1, evals=3)
+    assert [r["evals"] for r in made.records("round")] == [1, 3]
+    assert made.records("round")[1]["scores"] == [1.0, 0.5, 1.0]
+
+
+async def test_a_failed_evaluation_scores_zero_whichever_it_is(desk):
+    sometimes = (
+        "r = (await self.custom(input=problem, instruction='x', temperature=1.0))['response']\n"
+        "        return r if 'def' in r else undefined"
+    )
+    made = desk([WRONG, "nothing", RIGHT, RIGHT], [reply("sometimes", sometimes)])
+    await solve(DOUBLE, made.ctx, rounds=1, evals=3)
+    last = made.records("round")[1]
+    assert (last["scores"], last["error"]) == ([0.0, 1.0, 1.0], None)
+    assert last["score"] == pytest.approx(2 / 3)
+
+
+async def test_a_rejected_meta_call_is_a_failed_round_and_not_a_lost_sample(desk):
+    made = desk([RIGHT], [RequestRejected("context too long")])
+    made.ctx.gates["meta"].answered = True
+    found = await solve(DOUBLE, made.ctx, rounds=1)
+    assert "2 * x" in found.code
+    assert made.records("round")[1]["error_class"] == "reply:Rejected"
+
+
+async def test_without_feedback_the_first_program_ends_the_rounds(desk):
+    made = desk(["no program", RIGHT], [reply("again", CUSTOM, "DO = 'a'")] * 4, level=Level.L0)
+    found = await solve(DOUBLE, made.ctx, rounds=4)
+    assert "2 * x" in found.code
+    assert len(made.models["meta"].requests) == 1
+
+
+async def test_half_a_character_in_an_error_reaches_the_meta_agent_and_ends_nothing(desk):
+    made = desk(
+        [WRONG, RIGHT],
+        [reply("break", "raise ValueError('\\ud83d')"), reply("mend", CUSTOM, "DO = 'a'")],
+        sampling={"meta": Sampling(temperature=0.7)},
+    )
+    found = await solve(DOUBLE, made.ctx, rounds=2, parent="latest")
+    assert "2 * x" in found.code
+    made.asked("meta")[1].encode()
+
+
+async def test_when_every_workflow_fails_there_is_no_answer(desk):
+    made = desk([], [reply("a", BROKEN), reply("b", BROKEN)])
+    found = await solve(DOUBLE, made.ctx, rounds=2, init_template=False)
+    assert found.code == ""
+
+
 async def test_rerun_executes_the_winning_workflow_again(desk):
     made = desk([WRONG, RIGHT], [])
     found = await solve(DOUBLE, made.ctx, rounds=0, final="rerun")
@@ -171,3 +231,19 @@ def test_workflows_are_read_from_untidy_replies(text):
     assert made.error is None
     assert _same(made.graph, reply("m", "return 1").split("<graph>")[1].split("</graph>")[0])
     assert made.parent == 1
+
+
+def test_a_fence_inside_a_prompt_constant_stays_where_it_is():
+    prompts = 'DO = """Answer with\n```python\ndef f(): ...\n```"""'
+    made = parse_workflow(reply("m", CUSTOM, prompts), 2, None)
+    assert made.prompts == prompts
+    fenced = parse_workflow(reply("m", CUSTOM, f"```python\n{'DO = 1'}\n```"), 2, None)
+    assert fenced.prompts == "DO = 1"
+
+
+def test_tags_named_in_the_modification_are_words():
+    text = reply("Change the <graph> so that its <prompt> is used", CUSTOM, "DO = 'a'")
+    made = parse_workflow(text, 2, None)
+    assert made.modification == "Change the <graph> so that its <prompt> is used"
+    assert made.graph.startswith("class Workflow")
+    assert made.prompts == "DO = 'a'"

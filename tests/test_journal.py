@@ -1,6 +1,8 @@
 """The journal: what a kill, a full disk or a stranger's line can do to it."""
 
+import fcntl
 import os
+import threading
 
 import pytest
 
@@ -76,6 +78,16 @@ def test_what_is_no_data_is_refused(tmp_path):
     with pytest.raises(StoreError, match="a note that is no data"):
         journal.write("note", value=float("nan"))
     journal.close()
+
+
+def test_a_reader_that_looks_who_writes_keeps_no_writer_out(tmp_path):
+    Journal(tmp_path).close()
+    reader = os.open(tmp_path / ".lock", os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_SH)
+    done = threading.Timer(0.2, os.close, [reader])
+    done.start()
+    Journal(tmp_path).close()
+    done.join()
 
 
 def test_a_second_writer_is_told_who_writes(tmp_path):

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import StoreError
+from harness.errors import StoreError, UsageError
 from harness.journal import Journal
 from harness.metrics import pass_at_1
 from harness.show import call_line
 from harness.store import Store, open_snapshot
 from leaderboard.queries import BoardRow, board, groups, sample_trajectory, samples
-from leaderboard.serve import refresh
+from leaderboard.serve import refresh, serve
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -300,6 +300,36 @@ def test_a_journal_that_is_gone_is_said_and_the_page_still_stands(tmp_path: Path
     assert "No such file" in text
 
 
+def test_a_board_of_no_folder_is_refused_and_none_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no results under .*resluts"):
+        serve(tmp_path / "resluts", port=free_port(), open_browser=False)
+    assert not (tmp_path / "resluts").exists()
+
+
+def test_an_address_that_cannot_be_listened_on_is_one_line(tmp_path: Path) -> None:
+    for port in (-1, 0, 65536):
+        with pytest.raises(UsageError, match=f"--port {port}: expected a number from 1 to 65535"):
+            serve(tmp_path, port=port)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError) as caught:
+            serve(tmp_path, port=port)
+    assert str(caught.value) == (
+        f"127.0.0.1:{port} is taken or cannot be listened on: Address already in use; "
+        "try --port 8502"
+    )
+    for host in ("203.0.113.1", "a..b"):  # the first is nobody's
+        with pytest.raises(UsageError, match=f"{host}:{port} is taken or cannot be") as caught:
+            serve(tmp_path, host=host, port=port)
+        assert "\n" not in str(caught.value)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A served board with two runs; interrupting it must end it cleanly."""
@@ -307,9 +337,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     run(results_dir, "flow-run", {"HumanEval/0": ["passed"], "HumanEval/1": ["wrong"],
                                   "HumanEval/2": ["passed"]})  # fmt: skip
     run(results_dir, "sim-run", {"HumanEval/0": ["passed"]}, kind="simulated", method="sim")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     code = (
         "import sys, pathlib; from leaderboard.serve import serve\n"
         "sys.exit(serve(pathlib.Path(sys.argv[1]), port=int(sys.argv[2]), open_browser=False))"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from email.utils import formatdate
 from time import time
 from typing import Any
@@ -218,6 +218,89 @@ async def test_a_reply_without_usage_has_unknown_tokens_and_price(server: Faults
     server.says(200, {key: value for key, value in MESSAGES.items() if key != "usage"})
     completion = await ask(anthropic(server))
     assert (completion.prompt_tokens, completion.completion_tokens) == (None, None)
+
+
+def spots(reply: Any, *path: Any) -> Iterator[tuple[Any, ...]]:
+    """The way to every value in a reply."""
+    yield path
+    below = enumerate(reply) if isinstance(reply, list) else ()
+    for key, value in reply.items() if isinstance(reply, dict) else below:
+        yield from spots(value, *path, key)
+
+
+def with_value(reply: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """The reply with another value in one spot."""
+    if not path:
+        return value
+    changed = dict(reply) if isinstance(reply, dict) else list(reply)
+    changed[path[0]] = with_value(reply[path[0]], path[1:], value)
+    return changed
+
+
+ODD = (None, True, -1, 2**63, 0.5, "\ud800", [], [1], [None], {}, {"type": "text"})
+
+
+@pytest.mark.parametrize(("vendor", "reply"), [(openai, CHAT), (anthropic, MESSAGES)])
+async def test_an_odd_value_anywhere_in_a_reply_is_read_as_unknown_or_is_no_completion(
+    server: Faults, vendor: Callable[[Faults], Model], reply: dict[str, Any]
+) -> None:
+    model = vendor(server)
+    for path in spots(reply):
+        for value in ODD:
+            server.says(200, with_value(reply, path, value))
+            try:
+                found = await model.complete(QUESTION, max_tokens=16, temperature=0.0)
+            except ModelUnavailable:
+                continue
+            for text in (found.text, found.finish or "", found.model or ""):
+                text.encode()
+            for count in (found.prompt_tokens, found.completion_tokens, found.cached_tokens,
+                          found.reasoning_tokens):  # fmt: skip
+                assert count is None or 0 <= count < 2**63
+            assert (model.price(found) or 0.0) >= 0.0
+    await model.close()
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"model": "\xff"}'])
+@pytest.mark.parametrize("vendor", [openai, anthropic])
+async def test_bytes_that_are_no_json_are_no_completion(
+    server: Faults, vendor: Callable[[Faults], Model], body: bytes
+) -> None:
+    server.answer = lambda request: web.Response(body=body, content_type="application/json")
+    with pytest.raises(ModelUnavailable, match="sent no completion"):
+        await ask(vendor(server))
+
+
+async def test_content_in_parts_is_joined_and_content_of_another_type_is_no_completion(
+    server: Faults,
+) -> None:
+    content = ("choices", 0, "message", "content")
+    parts = [{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b\ud800"}]
+    server.says(200, with_value(CHAT, content, parts))
+    assert (await ask(openai(server))).text == "ab\ufffd\ufffd\ufffd"
+    server.says(200, with_value(MESSAGES, ("content",), parts))
+    assert (await ask(anthropic(server))).text == "ab\ufffd\ufffd\ufffd"
+    for odd in (5, {"text": "a"}, ["a"], [{"type": "text", "text": 5}]):
+        server.says(200, with_value(CHAT, content, odd))
+        with pytest.raises(ModelUnavailable, match="sent no completion"):
+            await ask(openai(server))
+        server.says(200, with_value(MESSAGES, ("content",), odd))
+        with pytest.raises(ModelUnavailable, match="sent no completion"):
+            await ask(anthropic(server))
+
+
+@pytest.mark.parametrize("count", [-1, 2**63, "many", 0.5, [7]])
+async def test_a_count_of_tokens_that_can_be_none_is_unknown_and_so_is_the_price(
+    server: Faults, count: object
+) -> None:
+    server.says(200, with_value(CHAT, ("usage", "completion_tokens"), count))
+    model = openai(server)
+    found = await ask(model)
+    assert (found.text, found.prompt_tokens, found.completion_tokens) == ("4", 10, None)
+    assert model.price(found) is None
+    server.says(200, with_value(MESSAGES, ("usage", "cache_read_input_tokens"), count))
+    found = await ask(anthropic(server))
+    assert (found.prompt_tokens, found.completion_tokens, found.cached_tokens) == (None, 7, None)
 
 
 async def test_the_openai_request_and_reply_are_mapped(server: Faults) -> None:

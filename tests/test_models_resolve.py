@@ -42,6 +42,56 @@ async def test_a_server_of_one_s_own_needs_no_key(provider: str) -> None:
     await model.close()
 
 
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("http://[::1", "is no URL"),
+        ("http://x:port", "is no URL"),
+        ("http://x:99999", "is no URL"),
+        ("http://a b/v1", "is no URL"),
+        ("http://a..b/v1", "is no URL"),
+        ("http://x\n/v1", "is no URL"),
+        ("localhost:8000", "does not begin with http:// or https://"),
+        ("sk-secret", "does not begin with http:// or https://"),
+        ("ftp://secret@x", "does not begin with http:// or https://"),
+        ("http:///v1", "names no host"),
+        ("http://user:secret@:80/v1", "names no host"),
+    ],
+)
+def test_a_base_url_that_is_none_says_what_is_wrong_and_shows_no_secret(
+    provider: str, url: str, wrong: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(f"{provider}/x", endpoints={provider: Endpoint(url, "sk-1")})
+    assert str(caught.value).startswith(f"{provider.upper()}_BASE_URL {wrong}: expected one like ")
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "always"),
+    [
+        ("openai/o1-mini", True),
+        ("openai/o3", True),
+        ("openai/o4-mini", True),
+        ("openai/gpt-5-nano", True),
+        ("openai/gpt-5-chat-latest", False),
+        ("openai/gpt-4o-mini", False),
+        ("openai/meta-llama/llama-3", False),
+        ("anthropic/claude-sonnet-4-5", False),
+        ("local/smollm2-135m-instruct", False),
+    ],
+)
+async def test_only_a_reasoning_model_of_openai_samples_whatever_its_temperature(
+    tmp_path: Path, spec: str, always: bool
+) -> None:
+    endpoints = {provider: Endpoint(api_key="sk-1") for provider in ("openai", "anthropic")}
+    model = resolve(spec, endpoints=endpoints, cache_dir=tmp_path)
+    assert model.samples_always is always
+    await model.close()
+
+
 def test_an_endpoint_does_not_show_its_key() -> None:
     assert "sk-1" not in repr(Endpoint(api_key="sk-1"))
 
@@ -91,6 +141,10 @@ def test_an_unknown_price_is_none_and_never_nothing() -> None:
     assert price(completion, "gpt-4o-mini", "http://127.0.0.1:8000/v1") is None
     assert price(Completion("", None, 10), "gpt-4o-mini", "openai") is None
     assert price(Completion("", 10, 10, cached_tokens=99), "gpt-4o-mini", "openai") is None
+    for odd in (-1, 2**63):
+        assert price(Completion("", odd, 10), "gpt-4o-mini", "openai") is None
+        assert price(Completion("", 10, odd), "gpt-4o-mini", "openai") is None
+        assert price(Completion("", 10, 10, cached_tokens=odd), "gpt-4o-mini", "openai") is None
     assert table_version().startswith("genai-prices ")
 
 
@@ -115,3 +169,10 @@ async def test_a_script_that_ran_out_fails_loudly() -> None:
 async def test_a_script_may_be_a_function_of_the_messages() -> None:
     model = ScriptedModel("scripted/a", lambda messages: messages[-1]["content"].upper())
     assert (await model.complete(QUESTION, max_tokens=8, temperature=0.0)).text == "TWO AND TWO ?"
+
+
+async def test_a_lone_surrogate_in_a_script_is_replaced() -> None:
+    model = ScriptedModel("scripted/a", ["a\ud800b"])
+    found = await model.complete(QUESTION, max_tokens=8, temperature=0.0)
+    assert found.text == "a\ufffd\ufffd\ufffdb"
+    assert not model.samples_always

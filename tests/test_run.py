@@ -261,6 +261,32 @@ async def test_each_session_says_with_what_it_was_made(tmp_path, sandbox):
     assert all("commit" in s and "versions" in s for s in starts)
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"run_id":', '{"knobs": 5}'])
+async def test_a_damaged_run_json_is_one_line(tmp_path, sandbox, content):
+    summary, _ = await evaluate(tmp_path, sandbox, limit="1")
+    (summary.run_dir / "run.json").write_text(content)
+    with pytest.raises(StoreError) as caught:
+        await evaluate(tmp_path, sandbox, limit="1")
+    assert "\n" not in str(caught.value)
+
+
+async def test_damaged_journal_lines_cost_only_themselves(tmp_path, sandbox):
+    summary, _ = await evaluate(tmp_path, sandbox, limit="2")
+    with (summary.run_dir / "0001.jsonl").open("a") as file:
+        for kind in ("call", "session", "result", "artifact", "round", "note"):
+            file.write(json.dumps({"kind": kind, "at": 1.0}) + "\n")
+    again, model = await evaluate(tmp_path, sandbox, limit="3")
+    assert len(again.progress.rows) == 3
+    assert len(model.requests) == 1
+
+
+async def test_a_server_that_asks_for_a_long_pause_does_not_stop_the_run(tmp_path, sandbox):
+    replies = ["no code", ModelUnavailable("429", retry_after_s=100_000.0)]
+    summary, model = await evaluate(tmp_path, sandbox, replies, limit="2", jobs=1)
+    assert [p["verdict"] for p in summary.as_dict()["problems"]] == ["no_code", "invalid"]
+    assert len(model.requests) == 2
+
+
 async def test_a_zero_budget_asks_nothing(tmp_path, sandbox):
     summary, model = await evaluate(tmp_path, sandbox, limit="2", budget_usd=0)
     assert (summary.status, model.requests) == ("budget", [])
@@ -433,6 +459,12 @@ async def test_an_interrupt_is_journaled_and_resumes(tmp_path, sandbox):
         ({"limit": "many"}, "--limit is a number"),
         ({"limit": "1.5"}, "--limit is a number"),
         ({"n_samples": 0}, "--n-samples is at least 1"),
+        ({"budget_usd": float("nan")}, "--budget-usd is a number of at least 0"),
+        ({"budget_tokens": -1}, "--budget-tokens is a number of at least 0"),
+        ({"budget_minutes": float("inf")}, "--budget-minutes is a number of at least 0"),
+        ({"seed": 2**63}, "--seed lies in"),
+        ({"seed": -1}, "--seed lies in"),
+        ({"max_tokens": 2**31}, "--max-tokens lies in"),
         ({"temperature": -1.0}, "--temperature lies in"),
         ({"roles": {"judge": "local/x"}}, "has no role 'judge'; its roles: worker"),
         ({"worker": "telepathy/x"}, "unknown model 'telepathy/x'"),
@@ -456,7 +488,7 @@ def test_a_base_url_goes_to_the_workers_provider_and_no_other_key_with_it(tmp_pa
     keys = {"openai": Endpoint(api_key="a"), "anthropic": Endpoint(api_key="b")}
     config = api.Config(
         worker="openai/x", roles={"meta": "anthropic/y"}, base_url="http://user:pw@host/v1",
-        limit="1", out=tmp_path, knobs={"rounds": 2}, unsafe_local=True,
+        limit="1", out=tmp_path, knobs={"rounds": 2}, unsafe_local=True, budget_tokens=5000,
     )  # fmt: skip
     plan = api.prepare(config, endpoints=keys)
     assert "host" in str(plan.models["worker"].identity())
@@ -466,6 +498,7 @@ def test_a_base_url_goes_to_the_workers_provider_and_no_other_key_with_it(tmp_pa
     assert "-A rounds=2" in command
     assert f"--out {tmp_path}" in command
     assert "--unsafe-local" in command
+    assert "--budget-tokens 5000" in command
     assert "pw" not in command
     config = api.Config(
         worker="local/smollm2-135m-instruct", roles={"meta": "openai/y"}, base_url="http://host/v1"

@@ -224,6 +224,18 @@ async def test_a_working_folder_that_holds_the_system_or_is_gone_hinders_nothing
         assert await value_of(isolating, "def attempt(): return 1") == 1
 
 
+async def test_a_working_folder_that_holds_the_loader_or_the_c_library_keeps_the_tier(
+    isolating: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = Path("/proc/self/maps").read_text().split()
+    (library,) = {word for word in maps if Path(word).name.startswith(("libc.", "ld-musl"))}
+    for folder in (os.path.dirname(library), "/lib64"):
+        if not os.path.isdir(folder):
+            continue
+        monkeypatch.chdir(folder)
+        assert await value_of(isolating, "def attempt(): return 1") == 1
+
+
 async def test_a_checkout_and_its_environment_in_a_folder_that_guests_see_are_covered(
     isolating: Sandbox, bound_folder: Path
 ) -> None:

@@ -148,7 +148,7 @@ def test_an_unknown_run_names_the_nearest(results: Path) -> None:
 
 
 def test_an_unknown_problem_says_how_to_list_them(results: Path) -> None:
-    with pytest.raises(UsageError, match="show 20260101-direct` lists its samples"):
+    with pytest.raises(UsageError, match=r"show 20260101-direct --out .*` lists its samples"):
         shown(results, problem="HumanEval/9")
 
 
@@ -235,3 +235,33 @@ def test_a_call_given_up_in_flight_is_shown_as_cancelled(results: Path) -> None:
     journal.close()
     line = "call 3 · worker · local/small · unknown + unknown tokens · 0.5 s · unknown · cancelled"
     assert line in shown(results, problem="HumanEval/0")
+
+
+def test_a_session_of_other_problems_adds_to_what_was_asked_for(tmp_path: Path) -> None:
+    for number in (0, 5):
+        ids = [f"HumanEval/{n}" for n in range(number, number + 2)]
+        journal = Journal(tmp_path / "runs" / "a")
+        (journal.run_dir / "run.json").write_text('{"run_id": "a"}')
+        journal.write("session", event="start", problems=2, samples=2, asked=ids, n_samples=1,
+                      command=f"eval --problems {number}")  # fmt: skip
+        for problem_id in ids:
+            journal.write("result", result_key=problem_id, problem_id=problem_id, sample=0,
+                          verdict="passed")  # fmt: skip
+        journal.write("session", event="end", status="complete")
+        journal.close()
+    text = shown(tmp_path, "a")
+    assert "complete, 4 of 4 samples" in text
+    assert "command    eval --problems 5, and others\n" in text
+
+
+def test_every_command_that_is_named_finds_the_same_results(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert f"--problem HumanEval/0 --out {results}\n" in shown(results)
+    with pytest.raises(UsageError, match=f"show 20260101-direct --out {results}` lists"):
+        shown(results, problem="12")
+    with pytest.raises(UsageError, match=f"list runs --out {results}` names all"):
+        shown(results, "20260101")
+    monkeypatch.chdir(results)
+    Path("results").symlink_to(results)
+    assert "--problem HumanEval/0\n" in shown(Path("results"))

@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from harness.errors import StoreError
+from harness.errors import StoreError, UsageError
 from harness.journal import Journal
 from harness.store import (
     SCHEMA_VERSION,
@@ -276,7 +276,13 @@ STATUS = "SELECT status, complete, problems_asked, samples_asked, sandbox, comma
 
 
 def session(
-    results_dir: Path, numbers: range, status: str, *, samples: int, resumed: int = 0, **fields: Any
+    results_dir: Path,
+    numbers: Iterable[int],
+    status: str,
+    *,
+    samples: int,
+    resumed: int = 0,
+    **fields: Any,
 ) -> list[tuple[Any, ...]]:
     """What the run is after one more session, which grades the samples with these numbers."""
     journal = Journal(results_dir / "runs" / "run-a")
@@ -303,6 +309,67 @@ def test_a_run_is_what_its_largest_session_asked_for(tmp_path: Path) -> None:
     before = everything(Store(tmp_path))
     Store(tmp_path).rebuild()
     assert everything(Store(tmp_path)) == before
+
+
+def asking(
+    results_dir: Path, asked: Sequence[int], graded: Sequence[int], status: str, **fields: Any
+) -> list[tuple[Any, ...]]:
+    """What the run is after a session that asked for these problems and graded those."""
+    ids = [f"HumanEval/{number}" for number in asked]
+    samples = len(ids) * fields.get("n_samples", 1)
+    return session(results_dir, graded, status, samples=samples, asked=ids, **fields)
+
+
+def test_what_was_asked_for_is_the_union_of_the_sessions(tmp_path: Path) -> None:
+    begin(tmp_path).close()
+    found = asking(tmp_path, (0, 1, 2), (0, 1, 2), "complete", command="first")
+    assert found == [("complete", True, 3, 3, None, "first")]
+    found = asking(tmp_path, (0, 1, 2), (), "complete", command="again", resumed=3)
+    assert found == [("complete", True, 3, 3, None, "again")]  # the same samples, in no way others
+    found = asking(tmp_path, (5, 6, 7), (5, 6, 7), "complete", command="second")
+    assert found == [("complete", True, 6, 6, None, "second, and others")]
+    before = everything(Store(tmp_path))
+    Store(tmp_path).rebuild()
+    assert everything(Store(tmp_path)) == before
+
+
+def test_a_session_that_was_cut_off_is_completed_by_no_other_problems(tmp_path: Path) -> None:
+    begin(tmp_path).close()
+    asking(tmp_path, (0, 1, 2), (0, 1), "interrupted", command="first")
+    found = asking(tmp_path, (5, 6, 7), (5, 6, 7), "complete", command="second")
+    assert found == [("partial", False, 6, 6, None, "second, and others")]
+    assert rows(Store(tmp_path), "SELECT count(*) FROM results") == [(5,)]
+    found = asking(tmp_path, (2,), (2,), "complete", command="third")
+    assert found == [("complete", True, 6, 6, None, "second, and others")]
+
+
+def test_every_draw_of_every_problem_is_asked_for(tmp_path: Path) -> None:
+    begin(tmp_path).close()
+    found = asking(tmp_path, (0, 1), (0, 1), "complete", n_samples=2)
+    assert found[0][:4] == ("partial", False, 2, 4)  # the second draws are not there
+
+
+def test_a_session_that_names_no_problems_goes_by_the_largest(tmp_path: Path) -> None:
+    begin(tmp_path).close()
+    session(tmp_path, range(3), "complete", samples=3, command="old")
+    found = asking(tmp_path, range(5), (3, 4), "complete", command="new", resumed=3)
+    assert found == [("complete", True, 5, 5, None, "new")]
+
+
+def test_a_list_of_problems_that_is_none_is_a_broken_line(tmp_path: Path) -> None:
+    journal = begin(tmp_path)
+    journal.write("session", event="start", problems=1, samples=1, asked=[0])
+    report = Store(tmp_path).ingest()
+    assert report.broken == 1
+    assert "asked: expected a list of ids" in report.problems[0]
+
+
+def test_a_folder_that_is_not_there_is_said_and_not_made(tmp_path: Path) -> None:
+    store = Store(tmp_path / "resluts")
+    for read in (store.ingest, store.rebuild, store.snapshot):
+        with pytest.raises(UsageError, match=r"no results under .*resluts: there is no such"):
+            read()
+    assert not store.results_dir.exists()
 
 
 def test_a_sandbox_that_graded_nothing_does_not_mix_a_run(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from harness.errors import UsageError
 from harness.types import Model
@@ -27,7 +28,8 @@ def resolve(
     """The model of a name. Cheap: nothing is sent, and no weights are loaded before a request.
 
     `endpoints` is keyed by provider; `cache_dir` holds pulled weights (None: the user's cache).
-    Raises UsageError: unknown provider or local name, missing key, weights not on this machine.
+    Raises UsageError: unknown provider or local name, a base URL that is none, missing key,
+    weights not on this machine.
     """
     provider, _, name = spec.partition("/")
     build = _PROVIDERS.get(provider)
@@ -67,6 +69,8 @@ def _local(spec: str, endpoint: Endpoint, cache_dir: Path | None) -> Model:
 
 
 def _key(spec: str, endpoint: Endpoint, official_url: str, variable: str) -> str:
+    if endpoint.base_url:
+        _check_url(endpoint.base_url, variable)
     if endpoint.api_key:
         if not all("!" <= character <= "~" for character in endpoint.api_key):
             raise UsageError(f"{variable}_API_KEY holds characters that no key has")
@@ -77,6 +81,25 @@ def _key(spec: str, endpoint: Endpoint, official_url: str, variable: str) -> str
         f"{variable}_API_KEY is not set: {spec} needs a key; set it, or set {variable}_BASE_URL "
         "to a server that needs none"
     )
+
+
+def _check_url(url: str, variable: str) -> None:
+    """Raises UsageError, without the URL, which may hold a password, unless it names a server."""
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")
+        usable = url.isprintable() and " " not in url and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        wrong = "is no URL"
+    elif parts.scheme not in ("http", "https"):
+        wrong = "does not begin with http:// or https://"
+    elif not parts.hostname:
+        wrong = "names no host"
+    else:
+        return
+    raise UsageError(f"{variable}_BASE_URL {wrong}: expected one like http://127.0.0.1:8000/v1")
 
 
 _PROVIDERS: dict[str, Callable[[str, Endpoint, Path | None], Model]] = {

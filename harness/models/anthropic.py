@@ -8,7 +8,6 @@ refuse them there too, which is learned from their first answer and recorded in
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,7 +17,6 @@ from harness.types import Completion, Message
 
 if TYPE_CHECKING:
     from anthropic import APIStatusError, AsyncAnthropic
-    from anthropic.types import Message as Reply
 
 OFFICIAL_URL = "https://api.anthropic.com"
 
@@ -46,6 +44,8 @@ def connect(
 
 class AnthropicMessages:
     """One model of one server. The client carries base URL, key and timeout."""
+
+    samples_always = False
 
     def __init__(self, name: str, client: AsyncAnthropic, *, connections: int = 16) -> None:
         self.name = name  # "anthropic/claude-sonnet-4-5"
@@ -93,7 +93,7 @@ class AnthropicMessages:
             raise self._fault(error, settings) from None  # its text may repeat the key
         except anthropic.APIConnectionError as error:
             raise wire.unreachable(self.name, self._url, error) from error
-        except (anthropic.APIError, json.JSONDecodeError) as error:
+        except (anthropic.APIError, *wire.NO_JSON) as error:
             raise wire.unreadable(self.name, self._url) from error
         return self._completion(reply, ignored)
 
@@ -107,20 +107,22 @@ class AnthropicMessages:
         key, status, headers = self._client.api_key or "", error.status_code, error.response.headers
         return wire.fault(self.name, self._url, status, error.body, headers, key=key)
 
-    def _completion(self, reply: Reply, ignored: tuple[str, ...]) -> Completion:
-        content = getattr(reply, "content", None)  # the SDK hands on whatever a server sends
-        if content is None:
+    def _completion(self, reply: object, ignored: tuple[str, ...]) -> Completion:
+        found = wire.plain(reply)
+        text = wire.text_of(found.get("content"))
+        if text is None:
             raise wire.unreadable(self.name, self._url)
-        usage = reply.usage
-        cached = usage.cache_read_input_tokens if usage else None
-        written = usage.cache_creation_input_tokens if usage else None
+        usage = wire.part(found, "usage")
+        beside = (usage.get(f"cache_{kind}_input_tokens") for kind in ("read", "creation"))
+        prompt = [wire.tokens(usage.get("input_tokens")), *(wire.tokens(n or 0) for n in beside)]
+        reason = wire.word(found.get("stop_reason"))
         return Completion(
-            text="".join(block.text for block in content if block.type == "text"),
-            prompt_tokens=usage.input_tokens + (cached or 0) + (written or 0) if usage else None,
-            completion_tokens=usage.output_tokens if usage else None,
-            cached_tokens=cached,
-            finish=_FINISH.get(reply.stop_reason or "", reply.stop_reason),
-            model=reply.model,
+            text=text,
+            prompt_tokens=None if None in prompt else wire.tokens(sum(n or 0 for n in prompt)),
+            completion_tokens=wire.tokens(usage.get("output_tokens")),
+            cached_tokens=wire.tokens(usage.get("cache_read_input_tokens")),
+            finish=_FINISH.get(reason or "", reason),
+            model=wire.word(found.get("model")),
             ignored=ignored,
         )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ModelRefused, ModelUnavailable, RequestRejected, UsageError
+from harness.models import wire
 from harness.models.pull import cached, default_cache_dir, file_sha256
 from harness.models.registry import Weights, find
 from harness.types import Completion, Message
@@ -56,6 +57,7 @@ class LocalModel:
     """One GGUF file. Requests are answered one at a time: more slots are no faster on a CPU."""
 
     connections = 1
+    samples_always = False
 
     def __init__(self, name: str, path: Path, weights: Weights | None) -> None:
         self.name = name
@@ -176,7 +178,7 @@ class _Engine:
             raise ModelUnavailable(f"{name}: llama.cpp broke off without a word")
         usage = usage or {}
         return Completion(
-            "".join(text),
+            wire.clean("".join(text)),
             usage.get("prompt_tokens"),
             usage.get("completion_tokens"),
             cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),

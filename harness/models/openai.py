@@ -6,8 +6,7 @@ Reasoning models take no sampling settings; what was asked for and not sent stan
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import ModelUnavailable
@@ -16,7 +15,6 @@ from harness.types import Completion, Message
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
-    from openai.types.chat import ChatCompletion
 
 OFFICIAL_URL = "https://api.openai.com/v1"
 
@@ -52,6 +50,7 @@ class OpenAIChat:
         self._url = str(client.base_url)
         family = self._model.rpartition("/")[2]
         reasoning = family.startswith(_REASONING) and not family.startswith(_CHAT)
+        self.samples_always = reasoning  # whatever the temperature that it is asked with
         # Settings that this model is known not to take; grows when the server says so.
         self._untaken = {"temperature", "top_p", "max_tokens"} if reasoning else set[str]()
         if family.startswith(_NO_SYSTEM):
@@ -95,7 +94,7 @@ class OpenAIChat:
             raise self._fault(error, settings) from None  # its text may repeat the key
         except openai.APIConnectionError as error:
             raise wire.unreachable(self.name, self._url, error) from error
-        except (openai.APIError, json.JSONDecodeError) as error:
+        except (openai.APIError, *wire.NO_JSON) as error:
             raise wire.unreadable(self.name, self._url) from error
         return self._completion(reply, tuple(ignored))
 
@@ -112,21 +111,28 @@ class OpenAIChat:
         key, status, headers = self._client.api_key, error.status_code, error.response.headers
         return wire.fault(self.name, self._url, status, error.body, headers, key=key)
 
-    def _completion(self, reply: ChatCompletion, ignored: tuple[str, ...]) -> Completion:
-        choices = getattr(reply, "choices", None)  # the SDK hands on whatever a server sends
-        if not choices or choices[0].message is None:
+    def _completion(self, reply: object, ignored: tuple[str, ...]) -> Completion:
+        found = wire.plain(reply)
+        choices = found.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices else None
+        message = first.get("message") if isinstance(first, Mapping) else None
+        if not isinstance(first, Mapping) or not isinstance(message, Mapping):
             raise wire.unreadable(self.name, self._url)
-        usage = reply.usage
-        prompt = usage.prompt_tokens_details if usage else None
-        completion = usage.completion_tokens_details if usage else None
+        content = message.get("content")  # null where the model answered with no text at all
+        text = "" if content is None else wire.text_of(content)
+        if text is None:
+            raise wire.unreadable(self.name, self._url)
+        usage = wire.part(found, "usage")
+        prompt = wire.part(usage, "prompt_tokens_details")
+        completion = wire.part(usage, "completion_tokens_details")
         return Completion(
-            text=choices[0].message.content or "",
-            prompt_tokens=usage.prompt_tokens if usage else None,
-            completion_tokens=usage.completion_tokens if usage else None,
-            cached_tokens=prompt.cached_tokens if prompt else None,
-            reasoning_tokens=completion.reasoning_tokens if completion else None,
-            finish=choices[0].finish_reason,
-            model=reply.model,
+            text=text,
+            prompt_tokens=wire.tokens(usage.get("prompt_tokens")),
+            completion_tokens=wire.tokens(usage.get("completion_tokens")),
+            cached_tokens=wire.tokens(prompt.get("cached_tokens")),
+            reasoning_tokens=wire.tokens(completion.get("reasoning_tokens")),
+            finish=wire.word(first.get("finish_reason")),
+            model=wire.word(found.get("model")),
             ignored=ignored,
         )
 

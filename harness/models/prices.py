@@ -5,6 +5,7 @@ Unknown is None: a model or server without a list price is never counted as free
 
 from __future__ import annotations
 
+from harness.models import wire
 from harness.types import Completion
 
 
@@ -16,7 +17,8 @@ def price(completion: Completion, model: str, provider: str) -> float | None:
     """
     from genai_prices import Usage, calc_price
 
-    if completion.prompt_tokens is None or completion.completion_tokens is None:
+    counts = completion.prompt_tokens, completion.completion_tokens, completion.cached_tokens or 0
+    if None in map(wire.tokens, counts):
         return None
     usage = Usage(
         input_tokens=completion.prompt_tokens,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from harness.models import wire
 from harness.types import Completion, Message
 
 Replies = Sequence[str | Exception] | Callable[[Sequence[Message]], str]
@@ -17,6 +18,7 @@ class ScriptedModel:
     """
 
     connections = 8
+    samples_always = False
 
     def __init__(self, name: str, replies: Replies) -> None:
         if not name.startswith("scripted/"):
@@ -60,7 +62,8 @@ class ScriptedModel:
         if isinstance(reply, Exception):
             raise reply
         prompt_tokens = sum(len(message["content"].split()) for message in messages)
-        return Completion(reply, prompt_tokens, len(reply.split()), finish="stop", model=self.name)
+        text = wire.clean(reply)
+        return Completion(text, prompt_tokens, len(text.split()), finish="stop", model=self.name)
 
     async def close(self) -> None:
         pass

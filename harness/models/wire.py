@@ -1,16 +1,23 @@
-"""What the vendors' SDKs have in common: how a failed request becomes one of our errors."""
+"""What the vendors' SDKs have in common: reading a reply, and failures as our own errors.
+
+The SDKs check no reply: whatever a server or a proxy sends with status 200 comes through.
+"""
 
 from __future__ import annotations
 
 import email.utils
+import json
 import time
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from harness.errors import ModelError, ModelRefused, ModelUnavailable, RequestRejected
 
 TIMEOUT_S = 600.0
 CONNECT_TIMEOUT_S = 15.0
+
+NO_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)  # as the SDKs let them pass
 
 _REFUSED = {401, 402, 403, 404, 405}  # key, account, permission, model's name, base URL
 _BUSY = {408, 409, 425, 429}
@@ -22,6 +29,48 @@ def public_url(url: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}".rstrip("/")
+
+
+def clean(text: str) -> str:
+    """`text` with every lone surrogate, which no UTF-8 can hold, replaced."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def plain(reply: object) -> Mapping[str, Any]:
+    """What an SDK made of a reply, as plain data; empty where the reply was no JSON object."""
+    from pydantic import BaseModel
+
+    return reply.model_dump(warnings=False) if isinstance(reply, BaseModel) else {}
+
+
+def part(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object under a name; empty where there is none, or something else."""
+    value = found.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def text_of(content: object) -> str | None:
+    """A reply's text: a string, or the text parts of a list; None for anything else."""
+    if isinstance(content, str):
+        return clean(content)
+    if not isinstance(content, list) or not all(isinstance(one, Mapping) for one in content):
+        return None
+    texts = [one.get("text") for one in content if one.get("type") == "text"]
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    return clean("".join(map(str, texts)))
+
+
+def word(value: object) -> str | None:
+    """A short text of a reply, as its model or its reason to stop; None for anything else."""
+    return clean(value) if isinstance(value, str) else None
+
+
+def tokens(value: object) -> int | None:
+    """A count of tokens that can be one, else None: unknown."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        return None
+    return value
 
 
 def explain(body: object) -> str:
