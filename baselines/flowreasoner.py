@@ -139,7 +139,9 @@ async def solve(
 
     `rounds` counts the meta-agent's workflows (the template comes before them), `evals` the
     executions of each, `sample` the parents in the mixed draw, `alpha` and `lam` its weights.
-    `early_stop` ends at a mean feedback of 1.0.
+    `layout` is how the meta-agent sees earlier rounds: `round`, a prompt of its own for each.
+    `feedback=errors` shows it failed tests, as far as the level allows. `early_stop` ends at a mean
+    feedback of 1.0. Raises what `ctx` raises.
     """
     history: list[Round] = []
     if init_template:

@@ -25,6 +25,7 @@ from harness.errors import (
 )
 from harness.grade import run_tests
 from harness.journal import Journal, canonical, digest
+from harness.models.wire import clean
 from harness.sandbox import Sandbox
 from harness.types import (
     Completion,
@@ -43,11 +44,6 @@ ATTEMPTS = 5  # requests for one call before its sample is given up
 BACKOFF_S = 1.0  # doubled each time, with jitter; a server's Retry-After counts for more
 BACKOFF_MAX_S = 60.0
 RETRY_AFTER_MAX_S = 600.0  # a server that wants a longer pause gets none: the sample is given up
-
-
-def clean(text: str) -> str:
-    """The text with half characters (lone surrogates) replaced, so that it can be encoded."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def unknown_sum(values: Iterable[float | None]) -> float | None:
@@ -431,7 +427,10 @@ class SampleContext:
         return completion
 
     def _lose(self, model: Model, chat: Sequence[Message], settings: Sampling) -> None:
-        """Account for a request whose answer nobody waits for: unknown, and at most so much."""
+        """Account for a request whose answer nobody waits for: its tokens and dollars are unknown.
+
+        The budget is charged the most that it can be: a token for each character, a full reply.
+        """
         most = Completion("", sum(len(m["content"]) for m in chat), settings.max_tokens)
         cost = model.price(most)
         self.totals.prompt_tokens = self.totals.completion_tokens = None

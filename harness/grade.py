@@ -182,8 +182,8 @@ async def _run(
 
     if ended is not None:
         outcomes.append(ended)
-    if outcomes and not stop_early:
-        outcomes.extend([(outcomes[-1][0], "not run")] * (len(tests) - len(outcomes)))
+        if not stop_early:  # what broke off failed the tests that it left unrun, too
+            outcomes.extend([(ended[0], "not run")] * (len(tests) - len(outcomes)))
     failed = next((o for o in outcomes if o[0] is not Verdict.PASSED), None)
     if failed is not None:
         return report(*failed)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from harness.sandbox import Sandbox
+from tests.support import Desk
 
 # a suite started in the background inherits a deaf SIGINT and would pass it on to the processes
 # whose answer to Ctrl-C is tested
@@ -28,3 +31,13 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"no {path.name}/ beside the repository")
     return path
+
+
+@pytest.fixture
+def desk(tmp_path: Path, sandbox: Sandbox) -> Callable[..., Desk]:
+    """Makes a sample's context whose worker gives these replies."""
+
+    def make(*replies: str | Exception, **options: Any) -> Desk:
+        return Desk(tmp_path / "run", sandbox, {"worker": list(replies)}, **options)
+
+    return make

@@ -7,18 +7,10 @@ import pytest
 import baselines
 from baselines import llm_debate, self_refine, vanilla
 from harness.errors import ModelUnavailable, RequestRejected, UsageError
-from tests.support import DOUBLE, RIGHT, WRONG, Desk
+from tests.support import DOUBLE, RIGHT, WRONG
 
 ACCEPT = "Fine.\nFEEDBACK: nothing\nVERDICT: correct"
 REJECT = "Bad.\nFEEDBACK: multiply by two\nVERDICT: incorrect"
-
-
-@pytest.fixture
-def desk(tmp_path, sandbox):
-    def make(*replies, **options):
-        return Desk(tmp_path / "run", sandbox, {"worker": list(replies)}, **options)
-
-    return make
 
 
 async def test_vanilla_is_one_call(desk):

