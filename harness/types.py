@@ -58,13 +58,47 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Assertions:
+    """Statements that call the solution, as `candidate` or by its name (HumanEval, MBPP).
+
+    They run in a process of their own; the solution's process answers with plain data.
+    """
+
+    tests: tuple[str, ...]  # each one test, run in order
+    setup: str = ""  # run once before them ("def check(candidate): ...")
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Inputs on which a solution has to return what the reference returns (EvalPlus)."""
+
+    inputs: Callable[[], tuple[list[Any], list[Any]]]  # (base, plus): argument lists, plain data
+    digest: str  # SHA-256 of the inputs and of all that decides the expected outputs
+    atol: float = 0.0  # how far a float may be off; EvalPlus widens it where outputs are floats
+    rule: str = "equal"  # how outputs are compared; `harness/guest/cases.py` lists the rules
+    case_s: float = 1.0  # least limit for one input; four times the reference's time if that is more
+    only: tuple[int, ...] | None = None  # positions in base + plus that count; None is all
+
+
+@dataclass(frozen=True)
+class UnitTests:
+    """A unittest module that runs beside the solution, in its process (BigCodeBench)."""
+
+    source: str  # appended to the program; holds `class TestCases`
+    methods: tuple[str, ...]  # those of TestCases that must run and pass
+
+
+Tests = Assertions | Cases | UnitTests
+
+
+@dataclass(frozen=True)
 class Oracle:
     """The hidden side of a problem: only the grader and the data checks hold one."""
 
-    setup: str  # test code, executed once before the tests ("def check(candidate): ...")
-    tests: tuple[str, ...]  # statements, each one test, run in order; `candidate` is the solution
+    tests: Tests  # all official hidden tests
     reference: str  # a solution that passes
     timeout_s: float  # the official limit for all tests together
+    fresh: Tests | None = None  # those that no feedback test repeats; None when none is left
 
 
 class Message(TypedDict):

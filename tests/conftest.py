@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from harness.grade import Grader
 from harness.sandbox import Sandbox
 from tests.support import Desk
 
@@ -33,11 +34,18 @@ def shared() -> Path:
     return path
 
 
+@pytest_asyncio.fixture
+async def grader(sandbox: Sandbox) -> AsyncIterator[Grader]:
+    """A grader with lanes of its own; started when the first program comes."""
+    async with Grader(sandbox) as made:
+        yield made
+
+
 @pytest.fixture
-def desk(tmp_path: Path, sandbox: Sandbox) -> Callable[..., Desk]:
+def desk(tmp_path: Path, grader: Grader) -> Callable[..., Desk]:
     """Makes a sample's context whose worker gives these replies."""
 
     def make(*replies: str | Exception, **options: Any) -> Desk:
-        return Desk(tmp_path / "run", sandbox, {"worker": list(replies)}, **options)
+        return Desk(tmp_path / "run", grader, {"worker": list(replies)}, **options)
 
     return make

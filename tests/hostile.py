@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from harness.types import Oracle, Problem, Verdict
+from harness.types import Assertions, Oracle, Problem, Verdict
 
 CANARY = "sk-canary-5d0a6f"  # in our environment while hostile programs run
 SECRET = "hidden-test-71c3e9"  # in the hidden tests
@@ -25,7 +25,8 @@ def oracle(body: str, timeout_s: float = 5.0) -> Oracle:
     """A hidden check around statements on `candidate`."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     setup = f'SECRET = "{SECRET}"\n\ndef check(candidate):\n{lines}\n'
-    return Oracle(setup, ("check(candidate)",), reference="", timeout_s=timeout_s)
+    tests = Assertions(("check(candidate)",), setup)
+    return Oracle(tests, reference="", timeout_s=timeout_s, fresh=tests)
 
 
 SQUARE_TESTS = "assert candidate(3) == 9\nassert candidate(-2) == 4"
@@ -62,8 +63,13 @@ class Liar({base}):
 """
 
 _WIRE = """
-import os, struct, sys
-FD = int(sys.argv[1])
+import os, stat, struct, sys
+def is_socket(fd):
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+FD = next(fd for fd in range(3, 1024) if is_socket(fd))
 def put(kind, payload=b""):
     os.write(FD, struct.pack(">IB", len(payload), kind[0]) + payload)
 """
@@ -360,7 +366,7 @@ for pid in {os.getppid(), 1}:
     "forged exit of the judge": Attack(
         _forged("""b'X', b'{"class": "x", "base": "SystemExit", "message": ""}'"""), (EXCEPTION,)
     ),
-    "forged length": Attack(_when_called("os.write(FD, b'\\xff' * 5)", _WIRE), (CRASHED,)),
+    "forged length": Attack(_when_called("os.write(FD, b'\\xff' * 5)", _WIRE), (TAMPERED,)),
     "half a frame": Attack(
         _when_called("os.write(FD, b'\\0\\0\\1\\0R')\nwhile True: pass", _WIRE), (TIMEOUT,), 0.5
     ),

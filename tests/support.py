@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.context import Budget, Gate, Recorded, SampleContext
+from harness.grade import Grader, Report
 from harness.journal import Journal, read_run
 from harness.models.scripted import Replies, ScriptedModel
-from harness.sandbox import Sandbox
-from harness.types import Level, Problem, Sampling
+from harness.types import Assertions, Level, Oracle, Problem, Sampling
 
 DOUBLE = Problem(
     problem_id="Test/0",
@@ -30,7 +30,7 @@ class Desk:
     def __init__(
         self,
         folder: Path,
-        sandbox: Sandbox,
+        grader: Grader,
         replies: Mapping[str, Replies],
         *,
         problem: Problem = DOUBLE,
@@ -44,6 +44,7 @@ class Desk:
         self.journal = Journal(folder)
         self.folder = folder
         settings = {role: Sampling() for role in replies} | dict(sampling or {})
+        self.grader = grader
         self.ctx = SampleContext(
             problem=problem,
             result_key="key",
@@ -53,12 +54,17 @@ class Desk:
             sampling=settings,
             gates={role: Gate(model) for role, model in self.models.items()},
             journal=self.journal,
-            sandbox=sandbox,
+            sandbox=grader.sandbox,
             budget=budget or Budget(),
             recorded=Recorded(recorded),
             feedback_tests=problem.examples if level is not Level.L0 else (),
-            feedback_timeout_s=3.0,
+            run_tests=self.run_tests,
         )
+
+    async def run_tests(self, code: str) -> Report:
+        problem = self.ctx.problem
+        tests = Assertions(problem.examples)
+        return await self.grader.run_tests(problem, Oracle(tests, "", 3.0), tests, code)
 
     def records(self, kind: str) -> list[dict[str, Any]]:
         return [r for r in read_run(self.folder) if r["kind"] == kind]

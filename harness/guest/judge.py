@@ -1,80 +1,55 @@
-"""Runs tests against a solution that lives in another process (`candidate.py`).
+"""Runs benchmark code against programs that live in another process; stays for many programs.
 
-Only benchmark code runs here. `candidate(...)` sends its arguments out as plain data and gets plain
-data back, so comparisons happen among built-in types that the solution cannot influence.
+Nothing model-written is loaded here. For each program the judge asks its zygote (`zygote.py`) for a
+fresh child, gives it the program over a socket of their own, and takes plain data back, so that
+comparisons happen among built-in types that no program can influence.
 """
 
-import builtins
+import importlib
 import json
+import marshal
+import socket
 import sys
 
 sys.path.insert(0, __file__.rpartition("/")[0])
 import wire
+from link import Ended, Link
 
 
-class Judge:
-    def __init__(self, channel):
-        self.channel = channel
-        self.calls = 0
-        self.raised = None  # the exception that stands for the solution's last one
-        self.returned = None
-
-    def candidate(self, *arguments, **keywords):
-        self.calls += 1
-        self.channel.send(wire.CALL, wire.dump([list(arguments), keywords]))
-        kind, payload = self.channel.receive()
-        if kind == wire.RETURNED:
-            self.returned = wire.load(payload)
-            return self.returned
-        fact = json.loads(payload)
-        base = getattr(builtins, fact["base"], Exception)
-        if not issubclass(base, Exception):
-            base = Exception  # SystemExit in a solution must not end the judge
-        try:
-            self.raised = base(f"{fact['class']}: {fact['message']}")
-        except TypeError:  # UnicodeDecodeError and the like want more arguments
-            self.raised = Exception(f"{fact['class']}: {fact['message']}")
-        raise self.raised
-
-    def run(self, source, namespace):
-        """(outcome, detail) of one test statement."""
-        before, self.raised, self.returned = self.calls, None, None
-        try:
-            exec(compile(source, "<test>", "exec", dont_inherit=True), namespace)
-        except MemoryError:
-            return "memory", "the returned value does not fit"
-        except BaseException as error:  # noqa: BLE001
-            if error is self.raised:
-                return "exception", str(error)[:500]
-            if isinstance(error, AssertionError):
-                said = f"{error}"[:200]
-                return "wrong", f"got {self.returned!r:.300}" + (f" ({said})" if said else "")
-            return "wrong", f"{type(error).__name__}: {error}"[:300] + f" on {self.returned!r:.200}"
-        if self.calls == before:
-            return "tampered", "the test called nothing"
-        return "passed", ""
+def judged(kinds, control, work):
+    """The report on one program: plain data."""
+    link = Link(control, work)
+    report = {"outcomes": []}
+    try:
+        report = kinds[work["kind"]](link, work)
+    except Ended as ended:
+        report["ended"] = [ended.verdict, ended.detail]
+    except RecursionError:
+        report["ended"] = ["crashed", "its result is nested too deeply"]
+    except MemoryError:
+        report["ended"] = ["memory", "its result does not fit"]
+    try:
+        link.stop()
+    except Ended as ended:
+        report["lane"] = ended.detail
+    return {**report, "usage": link.usage}
 
 
 def main():
-    channel = wire.start()
-    _, payload = channel.receive()
-    work = json.loads(payload)
-    judge = Judge(channel)
-    namespace = {"__name__": "tests"}
-    try:
-        exec(compile(work["prelude"], "<prompt>", "exec", dont_inherit=True), namespace)
-        exec(compile(work["setup"], "<setup>", "exec", dont_inherit=True), namespace)
-    except Exception as error:  # noqa: BLE001 - the benchmark's own code is broken: our fault
-        channel.send(wire.ERROR, f"{type(error).__name__}: {error}".encode())
-        return
-    namespace[work["entry_point"]] = namespace["candidate"] = judge.candidate
-    channel.send(wire.OK)
-    for source in work["tests"]:
-        outcome, detail = judge.run(source, namespace)
-        channel.send(wire.TEST, json.dumps({"outcome": outcome, "detail": detail}).encode())
-        if outcome != "passed" and work["stop_early"]:
-            break
-    channel.send(wire.DONE)
+    limits = json.loads(sys.argv[2])
+    kinds = {name: importlib.import_module(name).judge for name in limits["kinds"]}
+    channel = wire.connect(limits)
+    control = socket.socket(fileno=limits["link"])
+    control.set_inheritable(False)
+    channel.send(wire.HELLO)
+    while True:
+        _, payload = channel.receive()
+        report = judged(kinds, control, marshal.loads(payload))
+        if "made" in report:  # by a reference, so its bytes are ours
+            channel.send(wire.MADE, marshal.dumps(report, 2))
+        else:
+            channel.send(wire.DONE, json.dumps(report).encode())
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,14 @@ FRAME_MB = 64  # the largest frame either side accepts
 HELLO, LOAD, OK, ERROR = b"H", b"L", b"O", b"E"
 CALL, RETURNED, RAISED, TEST, DONE = b"C", b"R", b"X", b"T", b"D"
 REQUEST, REPLY, ANSWER = b"Q", b"A", b"F"
+VALUES = b"V"  # a call whose arguments marshal cannot hold
+CHUNK, MORE, SHOW, SHOWN, MADE = (
+    b"K",
+    b"N",
+    b"S",
+    b"W",
+    b"B",
+)  # outputs of several inputs (`cases.py`)
 MISSING = b"M"  # the program loaded, but does not define its entry point
 
 _HEADER = struct.Struct(">IB")
@@ -76,6 +84,9 @@ class Channel:
     def fileno(self):
         return self._socket.fileno()
 
+    def close(self):
+        self._socket.close()
+
     def send(self, kind, payload=b""):
         self._socket.sendall(frame(kind, payload))
 
@@ -92,6 +103,14 @@ class Channel:
     def receive(self):
         length, kind = parse_header(self._read(HEADER_BYTES))
         return kind, self._read(length)
+
+
+def connect(limits):
+    """The channel to the harness of a guest that stays; its own memory is limited, not its time."""
+    sys.set_int_max_str_digits(0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.path[:] = [p for p in sys.path if not p.endswith("/guest")] + limits["packages"]
+    return Channel(int(sys.argv[1]))
 
 
 def start():

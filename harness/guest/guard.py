@@ -1,0 +1,390 @@
+"""What keeps a unittest verdict honest beside hostile code (`unittests.py`): used in the child.
+
+`Slots` remember what names stand for and tell which have changed; `private_unittest` makes a
+`TestCase` of our own; `Liars` finds results that claim to equal everything. All is built before the
+solution is loaded.
+"""
+
+import builtins
+import importlib.util
+import itertools
+import operator
+import random
+import sys
+import types
+import unittest
+import unittest.case
+import unittest.mock
+import unittest.util
+
+FREE = frozenset("print input exit quit help copyright credits license breakpoint _".split())
+LOOKED_AT = 20_000  # parts of one value
+_ABSENT = object()
+_NAME = type.__dict__["__name__"].__get__
+_DICT = type.__dict__["__dict__"].__get__
+_MRO = type.__dict__["__mro__"].__get__
+_FUNCTION = types.FunctionType
+_SMALL = tuple(range(-5, 257))  # CPython keeps one object for each of them
+_SMALL_SUM = "32881"  # as text, which holds no integer
+
+
+def told(error, file_name=None, before=0):
+    """Class, message and line of an exception, whatever its class does; one line of exact text.
+
+    `before`: lines that stand before the solution in the file of this name.
+    """
+    try:
+        message = str(error.msg if isinstance(error, SyntaxError) else error)
+        message = str.__getitem__(message, slice(0, 300))
+    except BaseException:  # noqa: BLE001 - a hostile __str__
+        message = "<no message>"
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    trace = error.__traceback__
+    while trace is not None and file_name:
+        if trace.tb_frame.f_code.co_filename == file_name:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    where = f" (line {line - before})" if line and line > before else ""
+    return f"{_NAME(type(error))}: {message}{where}"
+
+
+def private_unittest():
+    """(a package like `unittest` with a TestCase that nobody else holds, that TestCase's module)."""
+    spec = importlib.util.find_spec("unittest.case")
+    case = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(case)
+    package = types.ModuleType("unittest")
+    vars(package).update(vars(unittest))
+    for name, value in vars(case).items():
+        if name in vars(package) and not name.startswith("__"):
+            setattr(package, name, value)
+    return package, case
+
+
+class Slots:
+    """Names in modules and classes, with what each stood for, down to a function's code."""
+
+    def __init__(self):
+        self.places = []  # (mapping, name, what to call it)
+
+    def add(self, holder, names, prefix=""):
+        mapping = vars(holder)
+        prefix = prefix or getattr(holder, "__name__", "")
+        self.places += [(mapping, name, f"{prefix}.{name}") for name in names]
+
+    def add_functions(self, holder):
+        """All functions, classes and their functions, of a module or class."""
+        for name, value in list(vars(holder).items()):
+            if isinstance(value, (_FUNCTION, classmethod, staticmethod, property)):
+                self.add(holder, [name])
+            elif isinstance(value, type) and value.__module__ == getattr(holder, "__name__", None):
+                self.add(holder, [name])
+                self.add_functions(value)
+
+    def read(self):
+        found = []
+        keep = found.append
+        for mapping, name, _ in self.places:
+            value = mapping.get(name, _ABSENT)
+            keep(value)
+            kind = type(value)
+            if kind is classmethod or kind is staticmethod:
+                value = value.__func__
+                kind = type(value)
+            if kind is _FUNCTION:
+                keep(value.__code__)
+                keep(value.__defaults__)
+                keep(value.__kwdefaults__)
+        return found
+
+    def changed(self, before, allow=()):
+        """The name of a slot that is not what it was when `before` was read; None when all are.
+
+        A value of a type of `allow` may stand anywhere.
+        """
+        now = self.read()
+        if len(now) == len(before) and all(map(operator.is_, before, now)):
+            return None
+        slots = zip(self.places, _grouped(before), _grouped(now))
+        for (_, _, label), old, new in slots:
+            same = len(old) == len(new) and all(map(operator.is_, old, new))
+            if not same and type(new[0]) not in allow and not isinstance(new[0], allow):
+                return label
+        return None
+
+
+def _grouped(found):
+    """What `Slots.read` found, in one list for each slot."""
+    found = iter(found)
+    for value in found:
+        function = value.__func__ if type(value) in (classmethod, staticmethod) else value
+        rest = 3 if type(function) is _FUNCTION else 0
+        yield [value, *itertools.islice(found, rest)]
+
+
+def machinery(case):
+    """Slots that nothing has a reason to change: unittest, ours and the public one, and mock."""
+    slots = Slots()
+    for module in (case, unittest.case, unittest.util, unittest.mock):
+        slots.add_functions(module)
+    return slots
+
+
+def surroundings(work):
+    """Slots that a test may patch, but no solution: built-ins and what the tests call by name.
+
+    `work`: {"paths": dotted names that the tests use, "attributes": all attribute names in them}.
+    """
+    slots = Slots()
+    slots.add(builtins, [n for n, v in vars(builtins).items() if callable(v) and n not in FREE])
+    for path in work["paths"]:
+        holder, _, name = path.rpartition(".")
+        parts = holder.split(".") if holder else []
+        for end in range(len(parts), 0, -1):
+            module = sys.modules.get(".".join(parts[:end]))
+            if module is not None:
+                slots.places.append((sys.modules, ".".join(parts[:end]), f"module {holder}"))
+                for part in parts[end:]:
+                    module = vars(module).get(part) if hasattr(module, "__dict__") else None
+                    if module is None:
+                        break
+                if module is not None and hasattr(module, "__dict__"):
+                    slots.add(module, [name], holder)
+                break
+    for path in DATA_CLASSES:
+        module = sys.modules.get(path.rpartition(".")[0])
+        kind = getattr(module, path.rpartition(".")[2], None)
+        for base in _MRO(kind) if isinstance(kind, type) else ():
+            names = [n for n in work["attributes"] if n in vars(base)]
+            names += [n for n in ("__eq__", "__ne__", "__len__", "__bool__") if n in vars(base)]
+            slots.add(base, names)
+    return slots
+
+
+DATA_CLASSES = (
+    "pandas.DataFrame",
+    "pandas.Series",
+    "pandas.Index",
+    "matplotlib.axes.Axes",
+    "matplotlib.figure.Figure",
+    "pathlib.Path",
+    "PIL.Image.Image",
+    "collections.Counter",
+    "datetime.datetime",
+)
+
+
+def integers_hold():
+    """Whether small integers, which all code shares, are still what they were."""
+    return str(sum(_SMALL)) == _SMALL_SUM and str(int(True) + int(False)) == "1"
+
+
+# Results that lie
+
+_COMPARES = (
+    "__eq__ __ne__ __lt__ __gt__ __le__ __ge__ __contains__ __getattr__ __getattribute__ "
+    "__getitem__ __sub__ __rsub__ __abs__ __round__ __array__ __array_ufunc__ __array_function__ "
+    "equals __class__"
+).split()
+_PLAIN = frozenset(
+    (int, float, str, bool, type(None), bytes, complex, range, types.FunctionType, type)
+    + (types.BuiltinFunctionType, types.ModuleType, types.MethodType, slice)
+)
+_BUILT = frozenset(
+    type(member)
+    for member in (int.__eq__, list.append, type.__dict__["__name__"], Slots.__init__.__get__(0))
+    + (types.SimpleNamespace.__init__, object.__init_subclass__, None)
+) | {types.MemberDescriptorType, types.GetSetDescriptorType, types.MethodDescriptorType}
+# what a subclass of a data type may define itself
+_OWN = frozenset(
+    "__init__ __new__ __repr__ __str__ __doc__ __module__ __qualname__ __dict__ __weakref__ "
+    "__hash__ __array_finalize__ __reduce__ __setstate__ __annotations__ __class_getitem__ _metadata "
+    "__init_subclass__ _constructor _constructor_sliced _constructor_expanddim __slots__ "
+    "__orig_bases__ __parameters__ __firstlineno__ __static_attributes__".split()
+)
+_DATA_MODULES = ("numpy", "pandas")
+
+
+class Liar(Exception):
+    """A value claims to equal what it cannot; the text says which."""
+
+
+class Liars:
+    """Looks into values for objects that equal (hold, exceed, ...) whatever they are compared to.
+
+    An object's own `__eq__` is no lie: it is asked about values that differ from each other, and
+    only one that affirms several is found out.
+    """
+
+    def __init__(self, literals):
+        self.random = random.SystemRandom()
+        self.literals = literals  # of the tests
+        self.mock = unittest.mock
+        self.any = type(unittest.mock.ANY)
+        library = unittest.__file__.rpartition("/unittest/")[0]
+        sites = [path for path in sys.path if path.endswith("-packages")]
+        self.trusted = (*(f"{path}/" for path in (library, *sites)), "<frozen", "<__array_f")
+        self.busy = False
+
+    def look(self, value):
+        """Raises Liar."""
+        kind = type(value)
+        if kind in _PLAIN or self.busy:
+            return
+        self.busy = True  # what is asked here may call what is guarded
+        try:
+            self._walk(value)
+        finally:
+            self.busy = False
+
+    def _walk(self, value):
+        waiting, seen, left = [value], set(), LOOKED_AT
+        while waiting and left:
+            left -= 1
+            value = waiting.pop()
+            kind = type(value)
+            if kind in _PLAIN or id(value) in seen:
+                continue
+            seen.add(id(value))
+            if kind not in _BOXES:
+                self._ask(value, kind)
+            for base in _BOXES:
+                if base in _MRO(kind):
+                    if base is dict:
+                        waiting += itertools.islice(dict.keys(value), left)
+                        waiting += itertools.islice(dict.values(value), left)
+                    else:
+                        waiting += itertools.islice(base.__iter__(value), left)
+                    break
+            else:
+                waiting += self._inside(value, kind, left)
+
+    def _inside(self, value, kind, most):
+        """Objects in an array, a frame or an object of the solution's own."""
+        module = sys.modules.get("numpy")
+        if module is not None and module.ndarray in _MRO(kind):
+            return list(itertools.islice(value.flat, most)) if value.dtype.hasobject else []
+        module = sys.modules.get("pandas")
+        if module is not None and kind in (module.DataFrame, module.Series):
+            frame = value.to_frame() if kind is module.Series else value
+            parts = []
+            for place, dtype in enumerate(list(frame.dtypes)):
+                if getattr(dtype, "hasobject", False):
+                    parts += list(frame.iloc[:, place].head(1000).to_numpy())
+            return parts[:most]
+        if _package(kind) == MODULE_OF_SOLUTION:
+            fields = getattr(value, "__dict__", None)
+            return list(fields.values())[:most] if type(fields) is dict else []
+        return []
+
+    def _own(self, kind):
+        """Comparing methods of a class that no installed library defines."""
+        if self.mock.NonCallableMock in _MRO(kind):  # it has all of them, unless one was set
+            equal = _DICT(kind).get("__eq__")
+            unset = equal is None or type(equal) is self.mock.MagicProxy
+            return set() if unset else {"__eq__"}
+        found = set()
+        for base in _MRO(kind):
+            members = _DICT(base)
+            for name in _COMPARES:
+                if name in members and self._foreign(members[name]):
+                    found.add(name)
+        return found
+
+    def _foreign(self, member):
+        if isinstance(member, (classmethod, staticmethod)):
+            member = member.__func__
+        if isinstance(member, property):
+            member = member.fget
+        if type(member) is _FUNCTION:
+            file_name = member.__code__.co_filename
+            return not file_name.startswith(self.trusted)
+        return type(member) not in _BUILT
+
+    def _ask(self, value, kind):
+        if kind is self.any:
+            raise Liar("a result equals everything: mock.ANY")
+        own = self._own(kind)
+        if not own:
+            return
+        name = _NAME(kind)
+        above = []
+        for base in _MRO(kind):
+            if _package(base) in _DATA_MODULES:
+                for part in above:
+                    for changed in sorted(set(_DICT(part)) & set(dir(base)) - _OWN):
+                        if self._foreign(_DICT(part)[changed]):
+                            raise Liar(f"{name} redefines {changed} of {_NAME(base)}")
+                break
+            above.append(base)
+        if "__class__" in own:
+            raise Liar(f"{name} hides its class")
+        if own & {"__eq__", "equals", "__getattribute__", "__getattr__"}:
+            self._equality(value, name, own)
+        if "__contains__" in own:
+            probes = [self.random.getrandbits(90), self._word(), self._word().encode()]
+            if sum(self._says(lambda p=p: p in value) for p in probes) > 1:
+                raise Liar(f"{name} holds everything")
+        most = 10**300
+        up = self._says(lambda: value > most) or self._says(lambda: value >= most)
+        if up and (self._says(lambda: value < -most) or self._says(lambda: value <= -most)):
+            raise Liar(f"{name} is larger and smaller than everything")
+        if own & {"__sub__", "__rsub__", "__abs__", "__round__"}:
+            far = [self.random.getrandbits(50), self.random.getrandbits(70)]
+            if all(self._says(lambda p=p: round(abs(value - p), 7) == 0) for p in far):
+                raise Liar(f"{name} is near everything")
+        if own & {"__array__", "__array_ufunc__", "__array_function__"} and "numpy" in sys.modules:
+            close = sys.modules["numpy"].allclose
+            far = [[self.random.random() * 10**k] for k in (3, 6)]
+            if all(self._says(lambda p=p: close(value, p)) for p in far):
+                raise Liar(f"{name} is close to everything")
+        self._parts(value, own)
+
+    def _equality(self, value, name, own):
+        number, other = self.random.getrandbits(60), self.random.getrandbits(80)
+        probes = [number, other, float(number), number + 0.5, self._word(), self._word(), None]
+        probes += [[number], [other], (number,), (other,), {number: other}, {other: number}]
+        probes += [{number}, {other}, self._word().encode(), object()]
+        agreed = sum(self._says(lambda p=p: value == p) for p in probes)
+        if "equals" in own:
+            agreed += sum(self._says(lambda p=p: value.equals(p)) for p in probes)
+        if agreed > 1:
+            raise Liar(f"{name} equals everything")
+        for kind in (int, float, str):
+            same = [p for p in self.literals if type(p) is kind]
+            if sum(self._says(lambda p=p: value == p) for p in same) > 2:
+                raise Liar(f"{name} equals what the tests expect, whatever it is")
+
+    def _parts(self, value, own):
+        """What an object gives for a name or key that it cannot know."""
+        asks = []
+        if own & {"__getattr__", "__getattribute__"}:
+            asks.append(lambda: getattr(value, f"a{self._word()}"))
+        if "__getitem__" in own:
+            asks.append(lambda: value[self._word()])
+        for ask in asks:
+            try:
+                part = ask()
+            except Exception:  # noqa: BLE001 - the honest answer
+                continue
+            if type(part) not in _PLAIN and part is not value and "__eq__" in self._own(type(part)):
+                self._ask(part, type(part))
+
+    def _word(self):
+        return f"{self.random.getrandbits(96):x}"
+
+    @staticmethod
+    def _says(question):
+        try:
+            return bool(question())
+        except Exception:  # noqa: BLE001 - no answer is no lie
+            return False
+
+
+def _package(kind):
+    module = _DICT(kind).get("__module__")
+    return module.partition(".")[0] if type(module) is str else ""
+
+
+_BOXES = (list, tuple, dict, set, frozenset)
+MODULE_OF_SOLUTION = "__test__"

@@ -1,0 +1,217 @@
+"""The judge's end of one program: frames out and in, within the program's time.
+
+A limit is used up by CPU time of the program, or by wall time in which nobody waited for a core: a
+sleeper times out, a slow machine does not.
+"""
+
+import json
+import marshal
+import select
+import socket
+import time
+
+import wire
+
+CPU_SPARE_S = 5  # how far the kernel's own CPU limit lies behind the clock here
+_OUT_OF_CPU = -24  # SIGXCPU
+
+
+class Ended(BaseException):
+    """The program's process is gone, or its time is up; no test may catch this."""
+
+    def __init__(self, verdict, detail):
+        super().__init__(detail)
+        self.verdict, self.detail = verdict, detail
+
+
+class Link:
+    """A program in a child process of the zygote. Limits in seconds: `total_s` for all of it,
+    `step_s` (None: no such limit) since the last `mark`."""
+
+    def __init__(self, control, work):
+        self.control = control
+        self.total_s = work["limit_s"]
+        self.step_s = None
+        self.busy_factor = work["busy_factor"]
+        self.data = None
+        self.over = None  # the Ended that was raised, also when a test swallowed it
+        self.usage = {"cpu_s": 0.0, "starved_s": 0.0, "wall_s": 0.0}  # of the children that ended
+
+    def start(self, kind, program):
+        """Fork a child for a program and send it there; one at a time."""
+        ours, theirs = socket.socketpair()
+        self.data, self.buffer, self.ended, self.over = ours, bytearray(), None, None
+        self.poll = select.poll()
+        self.poll.register(ours, select.POLLIN)
+        self.poll.register(self.control, select.POLLIN)
+        self.seen = {"cpu_s": 0.0, "starved_s": 0.0}
+        self.own_starved = _starved_s()
+        self.began = self.marked = time.monotonic()
+        self.starved_at_mark = 0.0
+        with theirs:
+            order = {"do": "fork", "kind": kind, "cpu_s": int(self.total_s) + CPU_SPARE_S}
+            try:
+                socket.send_fds(self.control, [json.dumps(order).encode()], [theirs.fileno()])
+            except OSError as error:
+                self._lost(error)
+        self.send(wire.LOAD, marshal.dumps(program, 2))
+
+    def stop(self):
+        """End the child, whatever it does, and wait until its sandbox is clean. Raises Ended."""
+        if self.data is None:
+            return
+        self.data.close()
+        self.data = None
+        if self.ended is None:
+            self._order("kill")
+        while self.ended is None:
+            self._hear(self._told())
+        self.usage["cpu_s"] += self.ended["cpu_s"]
+        self.usage["wall_s"] += self.ended["wall_s"]
+        self.usage["starved_s"] += self.starved_s()
+        if not self.ended["clean"]:
+            self._lost("a program's files could not be removed")
+
+    def mark(self, step_s):
+        """Begin a new step."""
+        self.step_s = step_s
+        self.marked = time.monotonic()
+        self.starved_at_mark = self.starved_s()
+
+    def send(self, kind, payload=b""):
+        """One frame to the program. Raises Ended."""
+        data = memoryview(wire.frame(kind, payload))
+        while data:
+            try:
+                data = data[self.data.send(data, socket.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+            except OSError:
+                self._gone()
+
+    def receive(self):
+        """The program's next (kind, payload). Raises Ended."""
+        while True:
+            if len(self.buffer) >= wire.HEADER_BYTES:
+                try:
+                    length, kind = wire.parse_header(self.buffer[: wire.HEADER_BYTES])
+                except ValueError as error:
+                    self.end("tampered", str(error))
+                whole = wire.HEADER_BYTES + length
+                if len(self.buffer) >= whole:
+                    payload = bytes(memoryview(self.buffer)[wire.HEADER_BYTES : whole])
+                    del self.buffer[:whole]
+                    return kind, payload
+            try:
+                part = self.data.recv(1 << 20, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._wait(select.POLLIN)
+                continue
+            except OSError:
+                part = b""
+            if not part:
+                self._gone()
+            self.buffer += part
+
+    def _wait(self, event):
+        """Until the channel is ready. Raises Ended when the program's time is up before."""
+        self.poll.modify(self.data, event)
+        now = time.monotonic()
+        left = self.total_s - (now - self.began)
+        if self.step_s is not None:
+            left = min(left, self.step_s - (now - self.marked))
+        while True:
+            ready = dict(self.poll.poll(max(left, 0.01) * 1000))
+            if self.data.fileno() in ready:
+                return
+            if self.control.fileno() in ready:
+                self._hear(self._told())
+                if event == select.POLLOUT:
+                    self._gone()
+                continue  # what it sent before its end is still to be read
+            left = self.left_s()
+            if left <= 0:
+                limit = min(self.total_s, self.step_s or self.total_s)
+                self.end("timeout", f"more than {limit:g} s")
+
+    def left_s(self):
+        """Seconds left by the time rule. Raises Ended when this machine has none to give."""
+        if self.ended is None:
+            self._order("usage")
+            self._hear(self._told())
+        now = time.monotonic()
+        starved, wall = self.starved_s(), now - self.began
+        left = self.total_s - max(self.seen["cpu_s"], wall - starved)
+        if self.step_s is not None:
+            used = now - self.marked - (starved - self.starved_at_mark)
+            left = min(left, self.step_s - used)
+        if left > 0 and wall > self.total_s * self.busy_factor:
+            cpu = self.seen["cpu_s"]
+            self.end("busy", f"the program got {cpu:.1f} s of a core in {wall:.0f} s")
+        return left
+
+    def starved_s(self):
+        """Seconds that the program, its zygote and the judge waited for a core, as far as seen."""
+        return self.seen["starved_s"] + _starved_s() - self.own_starved
+
+    def _order(self, what):
+        try:
+            self.control.send(json.dumps({"do": what}).encode())
+        except OSError as error:
+            self._lost(error)
+
+    def _told(self):
+        """The zygote's next word. Raises Ended when it is gone."""
+        try:
+            said = self.control.recv(65536)
+        except OSError as error:
+            self._lost(error)
+        if not said:
+            self._lost("it closed")
+        return json.loads(said)
+
+    def _hear(self, told):
+        if "status" in told:
+            self.ended = told
+            self.poll.unregister(self.control)
+        else:  # an ended process takes what it used along
+            self.seen = {name: max(told[name], self.seen[name]) for name in self.seen}
+
+    def _lost(self, why):
+        self.data = None
+        self.end("lost", f"the sandbox is gone: {why}")
+
+    def _gone(self):
+        """The channel is closed: say how the process ended. Raises Ended."""
+        deadline = time.monotonic() + 2
+        while self.ended is None and self.poll_control(deadline - time.monotonic()):
+            self._hear(self._told())
+        if self.ended is None:
+            self.end("crashed", "the program closed its channel")
+        reason, status = self.ended["reason"], self.ended["status"]
+        if reason == "memory":
+            self.end("memory", "limit on memory reached")
+        if reason == "processes":
+            self.end("crashed", "limit on processes reached")
+        if status == _OUT_OF_CPU:
+            self.end("timeout", f"more than {self.total_s:g} s of CPU")
+        self.end("crashed", f"the program ended its own process: exit status {status}")
+
+    def poll_control(self, seconds):
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        return bool(poll.poll(max(seconds, 0) * 1000))
+
+    def end(self, verdict, detail):
+        """Raise Ended, and remember it: a test may swallow it."""
+        self.over = Ended(verdict, detail)
+        raise self.over
+
+
+def _starved_s():
+    """Seconds that this process waited for a core (Linux; elsewhere 0)."""
+    try:
+        with open("/proc/self/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0

@@ -1,0 +1,705 @@
+"""A unittest module beside the solution, in one process (BigCodeBench). No pass can be forged.
+
+Tests and solution share an interpreter, for results are figures, frames and mocks, which cannot
+cross to another process. So what a test says counts only under guard (docs/bigcodebench.md):
+
+- The tests come over the channel after the solution has loaded. The judge names each next one when
+  the last is answered, with a new nonce, and asks for all of a list that it made itself.
+- They derive from a private copy of `unittest.TestCase`, and reach built-ins and the entry point by
+  names that nobody knows beforehand.
+- What they rely on (unittest, mock, built-ins, the library functions that they call) is compared by
+  identity and code: after the solution has loaded, around each call of it, after each test.
+- Results are looked at for objects that claim to equal everything (`guard.py`).
+- At random places the judge asks decoys whose answer it knows, by the assertions that the tests use.
+
+Any sign is `tampered`. Else the semantics are those of `untrusted_check` in bigcodebench 0.2.5, but
+that zero or skipped tests never pass and that the module is registered before it runs.
+"""
+
+import ast
+import builtins
+import functools
+import gc
+import importlib
+import io
+import marshal
+import os
+import random
+import secrets
+import sys
+import time
+import types
+import unittest
+import unittest.mock
+
+import guard
+import wire
+from link import Ended
+
+MODULE = guard.MODULE_OF_SOLUTION
+FILE = f"{MODULE}.py"
+PRINTED = 1 << 20  # characters of output that are kept before the rest is dropped
+DECOYS = 3  # asked for each program, at random places
+os.environ.setdefault("MPLBACKEND", "Agg")  # before a warm parent imports matplotlib
+PACKAGE, CASE = guard.private_unittest()
+
+# In the child
+
+
+class Sink(io.StringIO):
+    """Standard input and output: takes all, keeps little, gives nothing."""
+
+    def write(self, text):
+        if self.tell() < PRINTED:
+            super().write(text)
+        return len(text)
+
+    def _refuse(self, *_):
+        raise OSError("nothing can be read here")
+
+    read = readline = readlines = _refuse
+
+    def readable(self):
+        return False
+
+
+class Refused(Exception):
+    """Ends the grading: a verdict and why."""
+
+
+def settle():
+    """Give the process the surroundings that official programs have, and hide ours."""
+    base = os.getcwd()
+    for name in ("home", "work"):
+        os.makedirs(os.path.join(base, name), exist_ok=True)
+    os.chdir(os.path.join(base, "work"))
+    os.environ["HOME"] = os.path.join(base, "home")
+    os.environ.update(TZ="UTC", OMP_NUM_THREADS="1", TF_CPP_MIN_LOG_LEVEL="3")
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
+    time.tzset()
+    for site in sys.path:
+        data = os.path.normpath(os.path.join(site, "../../../nltk_data"))
+        if os.path.isdir(data):
+            os.environ["NLTK_DATA"] = data
+            if "nltk" in sys.modules:
+                sys.modules["nltk"].data.path.insert(0, data)
+    builtins.exit = builtins.quit = None
+    sys.stdin, sys.stdout, sys.stderr = Sink(), Sink(), Sink()
+    sys.argv = [FILE]
+    here = os.path.dirname(os.path.abspath(__file__)) + os.sep
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(here):
+            del sys.modules[name]
+    sys.modules["__main__"] = types.ModuleType("__main__")  # what a spawned process would load
+
+
+def compiled(program):
+    """Code objects of prelude and solution, in order. Raises what `compile` does."""
+    prelude, code = program["prelude"], program["code"]
+    try:
+        return [compile(f"{prelude}\n{code}", FILE, "exec", dont_inherit=True)]
+    except SyntaxError as error:
+        own = compile(code, FILE, "exec", dont_inherit=True)  # its lines are the solution's
+        if "__future__" not in str(error):
+            raise
+    # an import that has to come first is an error by the calibration alone: here it is none
+    return [compile(prelude, FILE, "exec", dont_inherit=True), own]
+
+
+def last_line(code):
+    """The last line that a code object has, those inside included."""
+    lines = [line for _, _, line in code.co_lines() if line]
+    inside = [last_line(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    return max([*lines, *inside], default=0)
+
+
+def load(program):
+    """(namespace, entry point) of the solution. Raises Refused."""
+    module = types.ModuleType(MODULE)
+    namespace = vars(module)
+    namespace.update(__builtins__=builtins, __file__=FILE, __package__=None, __doc__=None)
+    namespace.update(sys=sys, os=os, environ=os.environ)
+    sys.modules[MODULE] = module
+    name, before = program["entry_point"], 0
+    stub = None
+    try:
+        codes = compiled(program)
+        if len(codes) == 1:
+            before = program["prelude"].count("\n") + 1
+        else:
+            exec(codes[0], namespace)
+            stub = namespace.get(name)
+        exec(codes[-1], namespace)
+    except BaseException as error:  # noqa: BLE001 - SystemExit at import is a finding too
+        verdict = "memory" if isinstance(error, MemoryError) else "not_loadable"
+        raise Refused(verdict, guard.told(error, FILE, before)) from None
+    found = namespace.get(name)
+    if before and type(found) is types.FunctionType and last_line(found.__code__) <= before:
+        stub = found
+    if not callable(found) or found is stub:
+        raise Refused("no_code", f"{name} is not defined as a function")
+    return namespace, found
+
+
+class Runner:
+    """Runs tests in this process, under guard. Made before the solution is loaded."""
+
+    def __init__(self, program):
+        for name in program["modules"]:  # the tests' own imports, genuine ones
+            try:
+                importlib.import_module(name)
+            except Exception:  # noqa: BLE001, S110 - the tests will say so themselves
+                pass
+        self.liars = guard.Liars(program["literals"])
+        self.instrument(CASE.TestCase)
+        self.machinery = guard.machinery(CASE)
+        self.world = guard.surroundings(program)
+        self.usual = self.machinery.read(), self.world.read()
+        self.found = None  # the first sign of tampering
+        self.case = None  # the TestCase that is running
+        self.own = guard.Slots()  # what the tests themselves defined
+        self.own_usual = []
+        self.namespace = {}
+        self.names = {}  # known to the tests alone -> genuine object
+        self.codes = {}  # of the test methods -> their bytes
+        self.methods = {}
+
+    def instrument(self, kind):
+        """Let all assertions of our TestCase look at their arguments first."""
+        look = self.look
+
+        def looking(assertion):
+            @functools.wraps(assertion)
+            def looked(self, *arguments, **keywords):
+                for argument in arguments:
+                    look(argument)
+                return assertion(self, *arguments, **keywords)
+
+            return looked
+
+        for name, value in list(vars(kind).items()):
+            if name.startswith("assert") and isinstance(value, types.FunctionType):
+                setattr(kind, name, looking(value))
+
+    def look(self, value):
+        try:
+            self.liars.look(value)
+        except guard.Liar as liar:
+            self.note(str(liar))
+
+    def note(self, sign):
+        if sign is not None and self.found is None:
+            self.found = sign
+
+    def loaded(self, namespace, entry_point):
+        """The solution is there: check what it may have changed. Raises Refused."""
+        self.namespace, self.entry_point = namespace, entry_point
+        machinery, world = self.usual
+        self.note(self.machinery.changed(machinery))
+        self.note(self.world.changed(world))
+        self.check_process()
+        self.refuse()
+
+    def refuse(self):
+        if self.found is not None:
+            raise Refused("tampered", f"it changed or forged {self.found}"[:300])
+
+    def check_process(self):
+        if sys.gettrace() is not None or sys.getprofile() is not None:
+            self.note("a trace function")
+        if not guard.integers_hold():
+            self.note("the value of an integer")
+
+    def prepare(self, order):
+        """Define the tests. `order`: source, names (random -> built-in), entry (random). Raises Refused."""
+        self.names = {random: getattr(builtins, name) for random, name in order["names"].items()}
+        self.names[order["entry"]] = self.guarded(self.entry_point)
+        self.namespace.update(self.names)
+        if order["rebind"]:  # the tests bind the entry point's name, or speak of it in a text
+            self.namespace[order["rebind"]] = self.names[order["entry"]]
+        public = sys.modules.get("unittest")
+        sys.modules["unittest"] = PACKAGE
+        try:
+            code = compile(order["source"], FILE, "exec", dont_inherit=True)
+            exec(code, self.namespace)
+        except BaseException as error:  # noqa: BLE001
+            raise Refused("not_loadable", f"with its tests: {guard.told(error)}") from None
+        finally:
+            sys.modules["unittest"] = public
+        self.define(code, order)
+
+    def define(self, code, order):
+        """Find the test methods and make sure that they are those of the source. Raises Refused."""
+        kind = self.namespace.get("TestCases")
+        bases = CASE.TestCase, unittest.TestCase
+        if type(kind) is not type or not issubclass(kind, bases):
+            raise Refused("tampered", "TestCases is not the tests' own class")
+        self.kind = kind
+        genuine = set(codes_in(code))
+        for name in order["methods"]:
+            function = getattr(kind, name, None)
+            while hasattr(function, "__wrapped__"):
+                function = function.__wrapped__
+            if getattr(function, "__code__", None) not in genuine:
+                raise Refused("tampered", f"{name} is not the test of that name")
+            self.methods[name] = function.__code__
+            self.codes[name] = marshal.dumps(function.__code__)
+        for base in kind.__mro__:
+            if base.__module__ == MODULE:
+                self.own.add_functions(base)
+        self.machine_names = {n for n in dir(CASE.TestCase) if callable(getattr(CASE.TestCase, n))}
+        self.members = {n for base in kind.__mro__ for n in vars(base)}
+        used = [n for n in self.namespace if n in order["globals"] and n not in self.names]
+        values = [(n, self.namespace[n]) for n in used]
+        shared = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
+        fixed = [n for n, value in values if isinstance(value, shared)]
+        self.own.places += [(self.namespace, n, f"{n} of the tests") for n in fixed]
+        self.own.places += [(self.namespace, n, "a name of the tests") for n in self.names]
+        self.own_usual = self.own.read()
+        gc.freeze()  # out of the sight of gc.get_objects
+
+    def guarded(self, function):
+        """The entry point as the tests call it."""
+        if isinstance(function, type):
+            return function
+
+        @functools.wraps(function)
+        def entry_point(*arguments, **keywords):
+            before = self.world.read()
+            try:
+                result = function(*arguments, **keywords)
+            finally:
+                self.note(self.world.changed(before))
+                self.check_tests()
+            self.look(result)
+            return result
+
+        return entry_point
+
+    def check_tests(self):
+        """What the tests and their machinery are made of is still in place."""
+        self.check_process()
+        self.note(self.own.changed(self.own_usual))
+        case = self.case
+        if case is None:
+            return
+        if type(case) is not self.kind and type(case).__module__ == MODULE:
+            self.note("the class of the running test")
+        for name in object.__getattribute__(case, "__dict__"):
+            if name in self.machine_names:
+                self.note(f"{name} of the running test")
+        for base in self.kind.__mro__:
+            for name in vars(base).keys() - self.members:
+                if name in self.machine_names:
+                    self.note(f"{name} of the tests")
+
+    def check_after(self, before):
+        """After a test: all of it, more slowly. `before`: the surroundings at its start."""
+        mocks = unittest.mock.NonCallableMock, PACKAGE.mock._patch
+        self.note(self.world.changed(before, allow=mocks))
+        self.note(self.machinery.changed(self.usual[0]))
+        self.check_tests()
+        for name, code in self.methods.items():
+            if marshal.dumps(code) != self.codes[name]:
+                self.note(f"the code of {name}")
+
+    def method(self, name):
+        """[verdict, detail] of one test. Raises Refused."""
+        self.case = None
+        case = self.kind(name)
+        self.case = case
+        verdict, detail = "passed", ""
+        before = self.world.read()
+        steps = [case.setUp, getattr(case, name)]
+        for step in steps:
+            verdict, detail = finding(step)
+            if verdict != "passed":
+                break
+            before = self.world.read() if step is steps[0] else before
+        self.check_after(before)
+        if verdict == "passed" or step is not steps[0]:
+            after = finding(case.tearDown)
+            if verdict == "passed":
+                verdict, detail = after
+        after = finding(lambda: cleaned(case))
+        if verdict == "passed":
+            verdict, detail = after
+        self.check_tests()
+        self.case = None
+        self.refuse()
+        return verdict, detail
+
+    def decoy(self, source):
+        """[verdict, detail] of a test that only the judge knows the answer of. Raises Refused."""
+        names = {"unittest": PACKAGE, "__name__": MODULE}
+        for module in ("numpy", "pandas"):
+            names[module] = sys.modules.get(module)
+        exec(compile(source, FILE, "exec", dont_inherit=True), names)
+        (kind,) = (v for v in names.values() if isinstance(v, type))
+        (name,) = (n for n in vars(kind) if n.startswith("test"))
+        return finding(getattr(kind(name), name))
+
+    def class_step(self, name):
+        """Run setUpClass or tearDownClass; its finding."""
+        verdict, detail = finding(getattr(self.kind, name))
+        if name == "tearDownClass" and verdict == "passed":
+            verdict, detail = finding(self.kind.doClassCleanups)
+        self.check_tests()
+        self.refuse()
+        return verdict, detail
+
+
+def codes_in(code):
+    """A code object and all that it holds."""
+    yield code
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            yield from codes_in(part)
+
+
+def cleaned(case):
+    """Run the clean-ups of a test, the last added first."""
+    while case._cleanups:
+        function, arguments, keywords = case._cleanups.pop()
+        function(*arguments, **keywords)
+
+
+def finding(step):
+    """[verdict, detail] of running a part of a test."""
+    try:
+        step()
+    except (CASE.SkipTest, unittest.SkipTest):
+        return "tampered", "a test was skipped"
+    except MemoryError:
+        return "memory", "out of memory"
+    except AssertionError as error:
+        return "wrong", guard.told(error)
+    except BaseException as error:  # noqa: BLE001 - sys.exit() in a solution is its failure
+        return "exception", guard.told(error)
+    return "passed", ""
+
+
+def child(channel, _order):
+    """Load the solution, then run what the judge asks for, until the channel closes."""
+    _, payload = channel.receive()
+    program = marshal.loads(payload)
+    write, exit_now, own_pid, getpid = os.write, os._exit, os.getpid(), os.getpid
+    descriptor, frame = channel.fileno(), wire.frame
+    receive, loads = channel.receive, marshal.loads
+
+    def send(kind, *parts):
+        if getpid() != own_pid:  # a copy that the solution forked: it has no say
+            exit_now(0)
+        text = "\n".join(parts)
+        data = memoryview(frame(kind, text.encode("utf-8", "backslashreplace")))
+        while data:
+            data = data[write(descriptor, data) :]
+
+    settle()
+    runner = Runner(program)
+    gc.freeze()
+    try:
+        namespace, entry_point = load(program)
+        runner.loaded(namespace, entry_point)
+    except Refused as refused:
+        send(wire.ERROR, "", *refused.args)
+        return
+    send(wire.OK)
+    steps = {"prepare": runner.prepare, "method": runner.method, "decoy": runner.decoy}
+    steps["class"] = runner.class_step
+    while True:
+        _, payload = receive()
+        if getpid() != own_pid:
+            exit_now(0)
+        nonce, step, argument = loads(payload)
+        try:
+            verdict, detail = steps[step](argument) or ("passed", "")
+        except Refused as refused:
+            send(wire.ERROR, nonce, *refused.args)
+            return
+        send(wire.TEST, nonce, verdict, detail)
+
+
+# In the judge
+
+
+class Plan:
+    """What the tests' source says: trusted, for it is read before any program runs."""
+
+    def __init__(self, work):
+        self.source, self.entry_point = work["tests"], work["entry_point"]
+        self.tree = ast.parse(self.source)
+        self.nodes = list(ast.walk(self.tree))
+        self.bound = set(self._bound())
+        texts = [
+            n.value for n in self.nodes if isinstance(n, ast.Constant) and type(n.value) is str
+        ]
+        self.texts = texts
+        self.assertions = {
+            n.func.attr
+            for n in self.nodes
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
+        }
+
+    def _bound(self):
+        """Names that the tests give a meaning of their own anywhere."""
+        for node in self.nodes:
+            if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+                yield node.id
+            elif isinstance(node, ast.arg):
+                yield node.arg
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                yield node.name
+            elif isinstance(node, ast.alias):
+                yield (node.asname or node.name).partition(".")[0]
+            elif isinstance(node, ast.ExceptHandler) and node.name:
+                yield node.name
+            elif isinstance(node, (ast.Global, ast.Nonlocal)):
+                yield from node.names
+
+    def imports(self):
+        """{name in the tests: dotted path}, and the modules that they import at their top."""
+        paths, modules = {}, []
+        for node in self.nodes:
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    whole = alias.name if alias.asname else alias.name.partition(".")[0]
+                    paths[alias.asname or whole] = whole
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                for alias in node.names:
+                    paths[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        for node in self.tree.body:
+            if isinstance(node, ast.Import):
+                modules += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.append(node.module)
+        return paths, modules
+
+    def watched(self):
+        """What the child needs before the solution is loaded; nothing of the tests' own."""
+        imported, modules = self.imports()
+        paths = {path for path in imported.values() if "." in path}
+        attributes = set()
+        for node in self.nodes:
+            if isinstance(node, ast.Attribute):
+                attributes.add(node.attr)
+                path = dotted(node)
+                if path and path[0] in imported:
+                    paths.add(".".join([imported[path[0]], *path[1:]]))
+        plain = (int, float, str)
+        constants = [n.value for n in self.nodes if isinstance(n, ast.Constant)]
+        return {
+            "modules": [m for m in modules if m.partition(".")[0] != "unittest"],
+            "paths": sorted(paths),
+            "attributes": sorted(attributes),
+            "literals": sorted({v for v in constants if type(v) in plain}, key=repr)[:200],
+        }
+
+    def order(self, methods):
+        """The tests with names in them that are made up now, for the child to define."""
+        known = {name for name in dir(builtins) if callable(getattr(builtins, name))}
+        known -= self.bound | guard.FREE | {"__build_class__", "super", "locals", "globals", "vars"}
+        known -= {
+            t.rpartition(".")[2] for t in self.texts if t.startswith(("builtins.", "__builtin"))
+        }
+        known = {n for n in known if not isinstance(getattr(builtins, n), type) or n.islower()}
+        aliases = {name: f"_{secrets.token_hex(6)}" for name in known}
+        entry = f"_{secrets.token_hex(6)}"
+        if self.entry_point not in self.bound:
+            aliases[self.entry_point] = entry
+        skipped = {
+            id(inner) for n in self.nodes if isinstance(n, ast.JoinedStr) for inner in ast.walk(n)
+        }
+        lines = [line.encode() for line in self.source.splitlines(keepends=True)]
+        found = []
+        in_text = False
+        for node in self.nodes:
+            if isinstance(node, ast.Name) and node.id in aliases:
+                if id(node) in skipped:
+                    in_text |= node.id == self.entry_point
+                else:
+                    found.append((node.lineno, node.col_offset, node.id))
+        for line, column, name in sorted(found, reverse=True):
+            text, new = lines[line - 1], aliases[name].encode()
+            end = column + len(name.encode())
+            lines[line - 1] = text[:column] + new + text[end:]
+        used = {name for _, _, name in found}
+        rebind = self.entry_point in self.bound or in_text
+        return {
+            "source": b"".join(lines).decode(),
+            "names": {aliases[n]: n for n in used if n != self.entry_point},
+            "entry": entry,
+            "rebind": self.entry_point if rebind and not self._defines_entry() else "",
+            "methods": methods,
+            "globals": sorted({n.id for n in self.nodes if isinstance(n, ast.Name)} | self.bound),
+        }
+
+    def _defines_entry(self):
+        named = [n.name for n in self.tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+        return self.entry_point in named
+
+
+def dotted(node):
+    """["np", "linalg", "norm"] of such an expression; None of any other."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(parts)] if isinstance(node, ast.Name) else None
+
+
+# assertion: (arguments with which it holds, arguments with which it fails)
+KNOWN = {
+    "assertEqual": ("{a}, {a}", "{a}, {b}"),
+    "assertNotEqual": ("{a}, {b}", "{a}, {a}"),
+    "assertTrue": ("{a} < {b}", "{a} > {b}"),
+    "assertFalse": ("{a} > {b}", "{a} < {b}"),
+    "assertIs": ("None, None", "None, {a}"),
+    "assertIsNone": ("None", "{a}"),
+    "assertIsNotNone": ("{a}", "None"),
+    "assertIn": ("{a}, [{a}]", "{a}, [{b}]"),
+    "assertNotIn": ("{a}, [{b}]", "{a}, [{a}]"),
+    "assertIsInstance": ("{a}, int", "{a}, str"),
+    "assertNotIsInstance": ("{a}, str", "{a}, int"),
+    "assertAlmostEqual": ("{a}.0, {a}", "{a}.0, {b}"),
+    "assertGreater": ("{b}, {a}", "{a}, {b}"),
+    "assertGreaterEqual": ("{b}, {a}", "{a}, {b}"),
+    "assertLess": ("{a}, {b}", "{b}, {a}"),
+    "assertLessEqual": ("{a}, {b}", "{b}, {a}"),
+    "assertListEqual": ("[{a}], [{a}]", "[{a}], [{b}]"),
+    "assertTupleEqual": ("({a},), ({a},)", "({a},), ({b},)"),
+    "assertDictEqual": ("{{1: {a}}}, {{1: {a}}}", "{{1: {a}}}, {{1: {b}}}"),
+    "assertSetEqual": ("{{{a}}}, {{{a}}}", "{{{a}}}, {{{b}}}"),
+    "assertCountEqual": ("[{a}, {b}], [{b}, {a}]", "[{a}, {a}], [{b}, {a}]"),
+    "assertMultiLineEqual": ("'{a}', '{a}'", "'{a}', '{b}'"),
+    "assertRegex": ("'{a}', '{a}'", "'{a}', '{b}'"),
+    "assertRaises": ("ValueError, int, 'a{a}'", "ValueError, int, '{a}'"),
+}
+OUTRIGHT = {  # assertions by statement: (holds, fails)
+    "fail": ("self.id()", "self.fail('{a}')"),
+    "assert_frame_equal": (
+        "pandas.testing.assert_frame_equal(*[pandas.DataFrame([{a}])] * 2)",
+        "pandas.testing.assert_frame_equal(pandas.DataFrame([{a}]), pandas.DataFrame([{b}]))",
+    ),
+    "assert_series_equal": (
+        "pandas.testing.assert_series_equal(*[pandas.Series([{a}])] * 2)",
+        "pandas.testing.assert_series_equal(pandas.Series([{a}]), pandas.Series([{b}]))",
+    ),
+    "assert_array_equal": (
+        "numpy.testing.assert_array_equal([{a}], [{a}])",
+        "numpy.testing.assert_array_equal([{a}], [{b}])",
+    ),
+    "assert_array_almost_equal": (
+        "numpy.testing.assert_array_almost_equal([{a}], [{a}])",
+        "numpy.testing.assert_array_almost_equal([{a}], [{b}])",
+    ),
+    "allclose": (
+        "self.assertTrue(numpy.allclose([{a}], [{a}]))",
+        "self.assertTrue(numpy.allclose([{a}], [{b}]))",
+    ),
+    "array_equal": (
+        "self.assertTrue(numpy.array_equal([{a}], [{a}]))",
+        "self.assertTrue(numpy.array_equal([{a}], [{b}]))",
+    ),
+}
+
+
+def decoy(assertions, dice):
+    """(source of a class with one test, whether it passes)."""
+    known = [n for n in (*KNOWN, *OUTRIGHT) if n in assertions] or ["assertEqual", "assertTrue"]
+    name, holds = dice.choice(known), dice.random() < 0.3  # most of them must fail
+    first = dice.randrange(100, 10**6)
+    values = {"a": first, "b": first + dice.randrange(1, 10**6)}
+    if name in OUTRIGHT:
+        line = OUTRIGHT[name][not holds].format(**values)
+    else:
+        line = f"self.{name}({KNOWN[name][not holds].format(**values)})"
+    word = dice.choice(("case", "value", "input", "result", "empty", "type", "basic", "single"))
+    label = f"{word}_{dice.randrange(1, 10**4)}"
+    kind = f"Test{dice.randrange(10**6)}"
+    return f"class {kind}(unittest.TestCase):\n def test_{label}(self):\n  {line}\n", holds
+
+
+class Lied(Exception):
+    """The child's answer cannot be a genuine one."""
+
+
+class Asking:
+    """Asks the child step by step."""
+
+    def __init__(self, link):
+        self.link = link
+
+    def ask(self, step, argument):
+        """[verdict, detail, whether it is the last word]. Raises Lied, Ended."""
+        nonce = secrets.token_hex(16)
+        self.link.send(wire.LOAD, marshal.dumps((nonce, step, argument), 2))
+        kind, payload = self.link.receive()
+        answer = payload.decode("utf-8", "replace").split("\n", 2)
+        if kind not in (wire.TEST, wire.ERROR) or len(answer) != 3 or answer[0] != nonce:
+            raise Lied(f"a frame of kind {kind!r} that answers no question")
+        if answer[1] not in VERDICTS:
+            raise Lied("a verdict that there is not")
+        return answer[1], answer[2][:400], kind == wire.ERROR
+
+
+VERDICTS = ("passed", "wrong", "exception", "memory", "no_code", "not_loadable", "tampered")
+
+
+def judge(link, work):
+    """Run the test methods in order; {"outcomes": [[verdict, detail] of each that ran]}.
+
+    `work`: prelude, code, entry_point, tests (source), methods, stop_early. Ends with "ended" when
+    the program does not load, tampers or is gone; with "broken" when the tests are no Python.
+    """
+    outcomes = []
+    report = {"outcomes": outcomes}
+    try:
+        plan = Plan(work)
+    except (SyntaxError, ValueError) as error:
+        return {**report, "broken": f"{type(error).__name__}: {error}"}
+    try:
+        ended = run(link, work, plan, outcomes)
+    except Lied as lied:
+        ended = ["tampered", str(lied)]
+    except Ended as over:
+        ended = [over.verdict, over.detail]
+    return report if ended is None else {**report, "ended": ended}
+
+
+def run(link, work, plan, outcomes):
+    """Fill `outcomes`; [verdict, detail] when it ended before all tests ran, else None."""
+    program = {name: work[name] for name in ("prelude", "code", "entry_point")}
+    link.start("unittests", {**program, **plan.watched()})
+    kind, payload = link.receive()
+    if kind != wire.OK:
+        said = payload.decode("utf-8", "replace").split("\n", 2)
+        if kind != wire.ERROR or len(said) != 3 or said[1] not in VERDICTS[1:]:
+            raise Lied(f"a frame of kind {kind!r} that the sandbox does not send")
+        return said[1:]
+    asking, dice = Asking(link), random.SystemRandom()
+    methods = list(work["methods"])
+    verdict, detail, _ = asking.ask("prepare", plan.order(methods))
+    if verdict != "passed":
+        return [verdict, detail]
+    traps = sorted(dice.randrange(len(methods) + 1) for _ in range(DECOYS))
+    verdict, detail, last = asking.ask("class", "setUpClass")
+    for place, name in enumerate([*methods, None]):
+        for _ in range(traps.count(place)):
+            source, holds = decoy(plan.assertions, dice)
+            told, _, _ = asking.ask("decoy", source)
+            if told != ("passed" if holds else "wrong"):
+                raise Lied(f"a test that has to {'pass' if holds else 'fail'} was {told}")
+        if name is None:
+            break
+        if verdict == "passed":
+            told, said, last = asking.ask("method", name)
+        else:
+            told, said = verdict, f"setUpClass: {detail}"
+        if last:
+            return [told, said]
+        outcomes.append([told, said])
+        if told != "passed" and work["stop_early"]:
+            return None
+    verdict, detail, last = asking.ask("class", "tearDownClass")
+    return None if verdict == "passed" else [verdict, f"tearDownClass: {detail}"]

@@ -1,0 +1,262 @@
+"""A warm parent: forks one locked-down child for each program, and cleans up after it.
+
+It takes orders from a judge over a socket that no child can reach (`judge.py`): fork with this
+socket as the child's channel, tell what the child has used, kill it. Where it has a pid namespace
+of its own it is the first process there, which nothing inside can signal. After each child nothing
+is left: no process, no file.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+
+sys.path.insert(0, __file__.rpartition("/")[0])
+import confine
+import wire
+
+# what programs import most, paid once
+LEAN = """
+bisect cmath collections copy dataclasses datetime decimal enum fractions functools hashlib heapq
+itertools marshal math operator random re statistics string typing
+""".split()  # noqa: SIM905
+TICK_S = 0.05  # how often memory and process count are looked at
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Children:
+    """The processes of the running program."""
+
+    def __init__(self, own_pids):
+        self.own_pids = own_pids
+        self.first = None  # its first process
+
+    def pids(self):
+        """All live processes but this one."""
+        own = os.getpid()
+        try:
+            found = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        except OSError:  # macOS: the harness looks at the tree from outside
+            return [self.first]
+        if self.own_pids:
+            return [pid for pid in found if pid != own]
+        parents = {}
+        for pid in found:
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                parents[pid] = int(_stat(pid)[1])
+        known = {own}
+        while more := {pid for pid, parent in parents.items() if parent in known} - known:
+            known |= more
+        return sorted(known - {own})
+
+    def usage(self):
+        """CPU seconds used, seconds without a core, resident bytes, counts; of all together."""
+        cpu = starved = 0.0
+        resident = processes = tasks = 0
+        for pid in self.pids():
+            try:
+                fields = _stat(pid)
+                threads = os.listdir(f"/proc/{pid}/task")
+            except (OSError, IndexError):
+                continue
+            cpu += sum(int(fields[i]) for i in (11, 12, 13, 14)) / TICKS
+            resident += int(fields[21]) * PAGE
+            processes += 1
+            tasks += len(threads)
+            for thread in threads:
+                starved += _starved(f"{pid}/task/{thread}")
+        found = {"resident": resident, "processes": processes, "tasks": tasks}
+        return {"cpu_s": cpu, "starved_s": starved, **found}
+
+    def kill(self):
+        """Kill all of them and wait until none is left."""
+        while True:
+            if self.own_pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(-1, signal.SIGKILL)
+            else:
+                for pid in self.pids():
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.kill(pid, signal.SIGKILL)
+            try:
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            except ChildProcessError:
+                if self.own_pids or self.pids() in ([], [self.first]):
+                    return
+            time.sleep(0.0005)
+
+
+def _stat(pid):
+    """Fields of /proc/PID/stat after the name, which may hold anything: state first."""
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()
+
+
+def _starved(task):
+    try:
+        with open(f"/proc/{task}/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
+
+
+def clean(folders):
+    """Empty the folders that a program can write to. False when something resists."""
+    for folder in folders:
+        try:
+            entries = list(os.scandir(folder))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    remove_tree(entry.path)
+                else:
+                    os.unlink(entry.path)
+            except OSError:
+                return False
+    return True
+
+
+def remove_tree(path):
+    """Remove a folder of any depth, also one that its maker locked. Raises OSError."""
+
+    def unlock(function, name, _):
+        parent = os.path.dirname(name)
+        for locked in (parent, name):
+            if not os.path.islink(locked):
+                os.chmod(locked, 0o700)
+        function(name)
+
+    try:
+        shutil.rmtree(path, onerror=unlock)
+    except RecursionError as error:
+        raise OSError("too deep") from error
+
+
+class Zygote:
+    def __init__(self, kinds, limits, link):
+        self.kinds, self.limits, self.link = kinds, limits, link
+        self.children = Children(limits["own_pids"])
+        bpf = bytes.fromhex(limits["bpf"]) if limits["bpf"] else None
+        self.lock = confine.prepare(bpf, {**limits, "cpu_s": None})
+
+    def serve(self):
+        while True:
+            order, fds, _, _ = socket.recv_fds(self.link, 65536, 1)
+            if not order:
+                return
+            order = json.loads(order)
+            if order["do"] != "fork":
+                continue  # for a program that has ended by itself meanwhile
+            (fd,) = fds
+            began = time.monotonic()
+            pid = os.fork()
+            if pid == 0:
+                self.child(order, fd)
+            os.close(fd)
+            self.children.first = pid
+            ended = self.watch(pid)
+            self.children.kill()
+            ended["wall_s"] = time.monotonic() - began
+            ended["clean"] = clean(self.limits["folders"])
+            self.link.send(json.dumps(ended).encode())
+
+    def child(self, order, fd):
+        """The forked child; never returns."""
+        status = 70
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            resource.setrlimit(resource.RLIMIT_CPU, (order["cpu_s"], order["cpu_s"] + 1))
+            self.lock(fd)
+            with contextlib.suppress(OSError):
+                os.chdir(self.limits["folders"][0])
+            self.kinds[order["kind"]](wire.Channel(fd), order)
+            status = 0
+        finally:
+            os._exit(status)
+
+    def watch(self, pid):
+        """Wait for the program's first process to end; how it ended, and what it used."""
+        exits = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        poll = select.poll()
+        poll.register(self.link, select.POLLIN)
+        if exits is not None:
+            poll.register(exits, select.POLLIN)
+        limit = self.limits["memory_mb"] << 20
+        reason, looked = None, time.monotonic()
+        try:
+            while True:
+                ready = {fd for fd, _ in poll.poll(TICK_S * 1000 if exits is not None else 2)}
+                done, status, used = os.wait4(pid, os.WNOHANG)
+                if done:
+                    cpu_s = used.ru_utime + used.ru_stime
+                    return {"status": os.waitstatus_to_exitcode(status), "reason": reason} | {
+                        "cpu_s": cpu_s,
+                        "peak_kb": used.ru_maxrss,
+                    }
+                if self.link.fileno() in ready:
+                    order = self.link.recv(65536)
+                    if not order:
+                        self.children.kill()
+                        sys.exit(0)
+                    if json.loads(order)["do"] == "kill":
+                        os.kill(pid, signal.SIGKILL)
+                        self.kill_rest()
+                        reason = reason or "killed"
+                        continue
+                    usage = self.children.usage()
+                    usage["starved_s"] += _starved("self")
+                    self.link.send(json.dumps(usage).encode())
+                if time.monotonic() - looked >= TICK_S:
+                    looked = time.monotonic()
+                    usage = self.children.usage()
+                    if usage["resident"] > limit:
+                        reason = "memory"
+                    elif any(usage[name] > self.limits[name] for name in ("processes", "tasks")):
+                        reason = "processes"
+                    if reason in ("memory", "processes"):
+                        self.kill_rest()
+        finally:
+            if exits is not None:
+                os.close(exits)
+
+    def kill_rest(self):
+        """Kill every process of the program, the first one's status left to be read."""
+        if self.children.own_pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)
+            return
+        for pid in self.children.pids():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def main():
+    limits = json.loads(sys.argv[2])
+    kinds = {name: importlib.import_module(name).child for name in limits["kinds"]}
+    own = wire.connect(limits)
+    link = socket.socket(fileno=limits["link"])
+    link.set_inheritable(False)
+    for name in (*LEAN, *limits["preload"]):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    zygote = Zygote(kinds, limits, link)
+    gc.collect()
+    gc.freeze()
+    own.send(wire.HELLO)
+    zygote.serve()
+
+
+if __name__ == "__main__":
+    main()

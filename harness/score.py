@@ -1,0 +1,585 @@
+"""`python -m harness score`: verdicts on anybody's samples, without a model.
+
+A sample is graded as the benchmark's official evaluator would run it (`samples.program`), in the
+sandbox, against all official hidden tests. What was graded before is taken from the verdict cache,
+so a run that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import benchmarks
+from harness.benchmarks import Benchmark, DataSources, Item
+from harness.check import ungradable
+from harness.deviations import Deviation, explain
+from harness.errors import BenchmarkError, SandboxError, UsageError
+from harness.grade import VERSION as GRADER_VERSION
+from harness.grade import Grader, Report
+from harness.grading import interpreters, needs_environment, open_grader
+from harness.metrics import Estimate, pass_at_1, pass_at_k, percent
+from harness.samples import Sample, Survey, program, read, survey
+from harness.types import Cases, Problem, Verdict
+
+if TYPE_CHECKING:
+    from harness.official import Finding
+    from harness.sandbox import Interpreter, Sandbox
+
+PREFIX = {"humaneval": "HumanEval", "mbpp": "Mbpp", "bigcodebench": "BigCodeBench"}
+ATTEMPTS = 2  # for a sample that our side could not grade
+KS = (1, 10, 100)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One graded sample. `base` and `plus` are None where the suite has no such parts."""
+
+    problem_id: str
+    sample: int
+    verdict: Verdict  # the official checker's where it was asked
+    detail: str
+    base: Verdict | None = None
+    plus: Verdict | None = None
+    ours: Verdict | None = None  # beside an official verdict
+    ours_base: Verdict | None = None
+    deviation: Deviation | None = None  # what may account for a difference between the two
+
+    @property
+    def differs(self) -> bool:
+        """Whether ours and the official verdict disagree on passed or not, in all or on base."""
+        pairs = ((self.ours, self.verdict), (self.ours_base, self.base))
+        return any(a is not None and b is not None and a.solved != b.solved for a, b in pairs)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All rows, in the benchmark's order. `as_dict` is what `score --json` prints."""
+
+    benchmark: Benchmark
+    sandbox: str
+    rows: tuple[Row, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)  # in no mean: problem id -> reason
+    passed_over: Mapping[str, int] = field(
+        default_factory=dict
+    )  # rows of problems not in the suite
+    official: str | None = None  # package and version whose verdicts these are
+    wall_s: float = 0.0
+
+    def outcomes(self, part: Callable[[Row], Verdict | None]) -> dict[str, list[bool | None]]:
+        """{problem: [passed, or None where ungraded, of each sample]}, without those left out."""
+        found: dict[str, list[bool | None]] = {}
+        for row in self.rows:
+            if row.problem_id not in self.left_out:
+                verdict = part(row)
+                graded = row.verdict is not Verdict.INVALID and verdict is not None
+                found.setdefault(row.problem_id, []).append(
+                    verdict.solved if graded and verdict is not None else None
+                )
+        return found
+
+    @property
+    def estimate(self) -> Estimate:
+        return pass_at_1(self.outcomes(lambda row: row.verdict))
+
+    @property
+    def base(self) -> Estimate | None:
+        """pass@1 on the original tests alone, for suites that add others."""
+        if not has_parts(self.benchmark):
+            return None
+        return pass_at_1(self.outcomes(lambda row: row.base))
+
+    def pass_at(self) -> dict[int, float]:
+        """Unbiased pass@k for 1, 10 and 100, as far as every problem has so many samples."""
+        found: dict[int, float] = {}
+        graded = [
+            [passed for passed in row if passed is not None]
+            for row in self.outcomes(lambda row: row.verdict).values()
+        ]
+        graded = [row for row in graded if row]
+        for k in KS:
+            if graded and min(map(len, graded)) >= k:
+                chances = [pass_at_k(len(row), sum(row), k) for row in graded]
+                found[k] = sum(chances) / len(chances)
+        return found
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """{verdict: samples}, most frequent first."""
+        return dict(Counter(str(row.verdict) for row in self.rows).most_common())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as docs/schemas/score.json describes."""
+        both = has_parts(self.benchmark)
+        base = self.base
+        found: dict[str, Any] = {
+            "benchmark": self.benchmark.name,
+            "digest": self.benchmark.digest,
+            "custom": self.benchmark.custom,
+            "sandbox": self.sandbox,
+            "grader": GRADER_VERSION,
+            "official": self.official,
+            "problems": [self._row(row, both) for row in self.rows],
+            "pass@1": _interval(self.estimate),
+            "pass@k": {str(k): value for k, value in self.pass_at().items()},
+            "counts": self.counts,
+            "left_out": dict(self.left_out),
+            "passed_over": dict(self.passed_over),
+            "errors": self.counts.get("invalid", 0),
+            "wall_s": round(self.wall_s, 3),
+        }
+        return found if base is None else found | {"base_pass@1": _interval(base)}
+
+    def _row(self, row: Row, both: bool) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "problem_id": row.problem_id,
+            "sample": row.sample,
+            "verdict": str(row.verdict),
+            "detail": row.detail,
+        }
+        if both:
+            found |= {"base": row.base and str(row.base), "plus": row.plus and str(row.plus)}
+        if row.ours is not None:
+            found |= {"ours": str(row.ours)}
+        if row.ours_base is not None:
+            found |= {"ours_base": str(row.ours_base)}
+        if row.differs:
+            found |= {"deviation": row.deviation and row.deviation.name}
+        if row.problem_id in self.left_out:
+            found |= {"left_out": self.left_out[row.problem_id]}
+        return found
+
+
+@dataclass
+class Progress:
+    """How far a score run is."""
+
+    total: int
+    done: int = 0
+    passed: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def line(self) -> str:
+        seconds = time.monotonic() - self.began
+        rate = self.done / seconds if seconds > 0 else 0.0
+        return f"{self.done}/{self.total} graded, {self.passed} passed, {rate:.1f} a second"
+
+
+Listener = Callable[[Progress], None]
+
+
+def _interval(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "problems": estimate.problems,
+    }
+
+
+def has_parts(benchmark: Benchmark) -> bool:
+    """Whether its problems have base and plus tests."""
+    return any(isinstance(item.oracle.tests, Cases) for item in benchmark.items.values())
+
+
+def prefix(benchmark: Benchmark) -> str:
+    """What its problem ids begin with."""
+    return PREFIX.get(benchmark.family, benchmark.family)
+
+
+def stubs(benchmark: Benchmark) -> Callable[[Problem], str]:
+    """The code that a `completion` of a problem continues.
+
+    HumanEval: the prompt. MBPP: nothing, its prompt is text. BigCodeBench: the prompt of
+    `complete`, under `instruct` too, as its evaluator has it. Raises BenchmarkError.
+    """
+    if benchmark.family == "bigcodebench":
+        name = benchmark.name.replace("-instruct", "-complete")
+        complete = benchmark if name == benchmark.name else benchmarks.load(name, benchmark.sources)
+        return lambda problem: complete.items[problem.problem_id].problem.prompt
+    if benchmark.family == "humaneval":
+        return lambda problem: problem.prelude
+    return lambda problem: ""
+
+
+async def score(
+    benchmark: Benchmark,
+    samples: Iterable[Sample],
+    grader: Grader,
+    *,
+    stub: Callable[[Problem], str] = lambda problem: problem.prelude,
+    calibrated: bool = True,
+    total: int = 0,
+    listen: Listener = lambda progress: None,
+    left_out: Mapping[str, str] | None = None,
+    passed_over: Mapping[str, int] | None = None,
+) -> Scores:
+    """Grade samples, some at once; a sample that our side could not grade is `invalid`.
+
+    `left_out` names problems that are graded, but in no mean (`check.ungradable`).
+    """
+    began = time.monotonic()
+    progress = Progress(total)
+    rows: list[Row] = []
+    queue = iter(samples)
+
+    async def work() -> None:
+        for sample in queue:
+            row = await _graded(
+                grader, benchmark.items[sample.problem_id], sample, stub, calibrated
+            )
+            rows.append(row)
+            progress.done += 1
+            progress.passed += row.verdict.solved
+            listen(progress)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2 * (os.cpu_count() or 1) + 2):  # enough to keep every lane busy
+            group.create_task(work())
+    order = {problem_id: position for position, problem_id in enumerate(benchmark.items)}
+    rows.sort(key=lambda row: (order[row.problem_id], row.sample))
+    return Scores(
+        benchmark=benchmark,
+        sandbox=grader.sandbox.tier,
+        rows=tuple(rows),
+        left_out=left_out or {},
+        passed_over=passed_over or {},
+        wall_s=time.monotonic() - began,
+    )
+
+
+async def _graded(
+    grader: Grader,
+    item: Item,
+    sample: Sample,
+    stub: Callable[[Problem], str],
+    calibrated: bool,
+) -> Row:
+    problem, oracle, code = program(
+        sample, item.problem, item.oracle, stub=stub(item.problem), calibrated=calibrated
+    )
+    error = "not graded"
+    for _ in range(ATTEMPTS):
+        try:
+            report = await grader.grade(problem, oracle, code)
+        except SandboxError as failure:
+            error = str(failure)
+            continue
+        if report.verdict is not Verdict.INVALID:
+            return _row(sample, report, isinstance(item.oracle.tests, Cases))
+        error = report.detail
+    return Row(sample.problem_id, sample.sample, Verdict.INVALID, error)
+
+
+def _row(sample: Sample, report: Report, both: bool) -> Row:
+    """A program that did not get as far as its tests failed both parts in the same way."""
+    base = report.parts.get("base", report.verdict) if both else None
+    plus = report.parts.get("plus") if "base" in report.parts else base
+    return Row(sample.problem_id, sample.sample, report.verdict, report.detail, base, plus)
+
+
+async def compare(
+    scores: Scores,
+    samples: Iterable[Sample],
+    sandbox: Sandbox,
+    package: str,
+    interpreter: Interpreter,
+    *,
+    stub: Callable[[Problem], str],
+    calibrated: bool = True,
+    jobs: int | None = None,
+    listen: Listener = lambda progress: None,
+) -> Scores:
+    """The same samples by the official checker: its verdicts, with ours beside them.
+
+    Raises SandboxError when the package does not start in the sandbox.
+    """
+    from harness import official
+
+    began = time.monotonic()
+    by_problem: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_problem.setdefault(sample.problem_id, []).append(sample)
+    progress = Progress(len(scores.rows))
+    ours = {(row.problem_id, row.sample): row for row in scores.rows}
+    found: dict[tuple[str, int], Row] = {}
+    queue = iter(by_problem.items())
+
+    async def work() -> None:
+        for problem_id, drawn in queue:
+            item = scores.benchmark.items[problem_id]
+            made = [
+                program(
+                    s, item.problem, item.oracle, stub=stub(item.problem), calibrated=calibrated
+                )
+                for s in drawn
+            ]
+            rows = [ours[problem_id, s.sample] for s in drawn]
+            programs = [
+                (problem, code, row.verdict.solved)
+                for (problem, _, code), row in zip(made, rows, strict=True)
+            ]
+            findings = official.check(sandbox, item, programs, interpreter)
+            position = 0
+            async for finding in findings:
+                row = _beside(rows[position], finding, package, programs[position][1])
+                found[row.problem_id, row.sample] = row
+                position += 1
+                progress.done += 1
+                progress.passed += finding.verdict.solved
+                listen(progress)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(jobs or os.cpu_count() or 1):
+            group.create_task(work())
+    rows = tuple(found[row.problem_id, row.sample] for row in scores.rows)
+    wall_s = scores.wall_s + time.monotonic() - began
+    version = official.VERSIONS[package]
+    return replace(scores, rows=rows, official=f"{package} {version}", wall_s=wall_s)
+
+
+def _beside(ours: Row, finding: Finding, package: str, code: str) -> Row:
+    """The official finding, with ours and what may account for a difference."""
+    reason = explain(package, ours.problem_id, code, ours.verdict, finding.verdict)
+    if reason is None and ours.base is not None:
+        reason = explain(package, ours.problem_id, code, ours.base, finding.base)
+    return Row(
+        ours.problem_id,
+        ours.sample,
+        finding.verdict,
+        finding.detail,
+        base=finding.base if ours.base is not None else None,
+        plus=finding.plus,
+        ours=ours.verdict,
+        ours_base=ours.base,
+        deviation=reason,
+    )
+
+
+def lines(scores: Scores) -> Iterator[str]:
+    """What a person reads: score, verdicts, and what is in no mean, by name."""
+    kind = f", verdicts of {scores.official}" if scores.official else ""
+    custom = " (custom rows)" if scores.benchmark.custom else ""
+    yield f"{scores.benchmark.name}{custom} {scores.benchmark.digest[:12]}{kind}"
+    base = scores.base
+    if base is not None:
+        yield f"  pass@1 base      {_shown(base)}"
+    yield f"  pass@1           {_shown(scores.estimate)}"
+    for k, value in scores.pass_at().items():
+        if k > 1:
+            yield f"  pass@{k:<12}{percent(value)}%"
+    yield "  verdicts         " + ", ".join(f"{v} {n}" for v, n in scores.counts.items())
+    here = {row.problem_id for row in scores.rows}
+    for problem_id, reason in scores.left_out.items():
+        if problem_id in here:
+            yield f"  in no mean       {problem_id}: {reason}"
+    if scores.passed_over:
+        names = ", ".join(list(scores.passed_over)[:8]) + (
+            " ..." if len(scores.passed_over) > 8 else ""
+        )
+        count = sum(scores.passed_over.values())
+        yield f"  not in the suite {count} rows of {len(scores.passed_over)} problems: {names}"
+    for row in scores.rows:
+        if row.verdict is Verdict.INVALID:
+            yield f"  not graded       {row.problem_id} sample {row.sample}: {row.detail}"
+    if scores.official:
+        yield from _differences(scores)
+
+
+def _differences(scores: Scores) -> Iterator[str]:
+    differing = [row for row in scores.rows if row.differs]
+    yield f"  ours differs     on {len(differing)} of {len(scores.rows)} samples"
+    for row in differing:
+        known = "not a known deviation"
+        if row.deviation is not None:
+            word = "deviation" if row.deviation.certain else "perhaps deviation"
+            known = f"{word} {row.deviation.name}: {row.deviation.official}"
+        yield (
+            f"    {row.problem_id} sample {row.sample}: ours {_parts(row.ours, row.ours_base)}, "
+            f"official {_parts(row.verdict, row.base)} ({row.detail[:80]}); {known}"
+        )
+
+
+def _parts(verdict: Verdict | None, base: Verdict | None) -> str:
+    return f"{verdict}" if base is None else f"{verdict} (base {base})"
+
+
+def _shown(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "no verdict"
+    low, high = percent(estimate.low), percent(estimate.high)
+    return f"{percent(estimate.value)}% [{low}, {high}] of {estimate.problems} problems"
+
+
+def of_run(results: Path, run_id: str) -> tuple[dict[str, Any], list[Sample]]:
+    """(run.json, its recorded solutions) of a run of ours. Raises UsageError, StoreError."""
+    from harness.journal import read_run
+    from harness.store import read_run_json
+
+    run_dir = results / "runs" / run_id
+    if not run_dir.is_dir():
+        raise UsageError(f"{run_id}: no run of that name; `python -m harness list runs` names all")
+    head = read_run_json(run_dir)
+    texts: dict[str, str] = {}
+    last: dict[tuple[str, int], str | None] = {}
+    for record in read_run(run_dir):
+        if record["kind"] == "artifact":
+            texts[record["sha256"]] = record["text"]
+        elif record["kind"] == "result":
+            last[record["problem_id"], record["sample"]] = record["solution_sha"]
+    samples = [
+        Sample(problem_id, number, texts[sha], "answer", f"{run_id} {problem_id}")
+        for (problem_id, number), sha in last.items()
+        if sha in texts
+    ]
+    if not samples:
+        raise UsageError(f"{run_id}: no solution is recorded in it")
+    return head, samples
+
+
+def of_protocol(benchmark: Benchmark, head: Mapping[str, Any]) -> Benchmark:
+    """The benchmark as a recorded run had it. Raises BenchmarkError when its rows are others."""
+    if head.get("benchmark_digest") != benchmark.digest:
+        raise BenchmarkError(
+            f"{head['run_id']} was made with rows {str(head.get('benchmark_digest'))[:12]}, here "
+            f"{benchmark.name} has {benchmark.digest[:12]}: give the same file"
+        )
+    return benchmarks.apply(benchmark, head.get("protocol", "none"))
+
+
+async def score_file(
+    path: Path,
+    benchmark: Benchmark,
+    *,
+    cache_dir: Path,
+    calibrated: bool = True,
+    official: bool = False,
+    checked: bool = True,
+    jobs: int | None = None,
+    unsafe_local: bool = False,
+    listen: Listener = lambda progress: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Scores:
+    """Grade a samples file or folder: what the command does.
+
+    `checked` runs the references first where the environment decides which problems can be graded
+    (BigCodeBench); those that fail are in no mean. Raises HarnessError of many kinds.
+    """
+    start = prefix(benchmark)
+    found = survey(path, benchmark.items, start)
+    return await _scored(
+        lambda: read(path, benchmark.items, start),
+        benchmark,
+        found,
+        stub=stubs(benchmark),
+        hidden=(path,),
+        cache_dir=cache_dir,
+        calibrated=calibrated,
+        official=official,
+        checked=checked,
+        jobs=jobs,
+        unsafe_local=unsafe_local,
+        listen=listen,
+        say=say,
+    )
+
+
+async def score_run(
+    results: Path,
+    run_id: str,
+    *,
+    sources: DataSources,
+    cache_dir: Path,
+    official: bool = False,
+    checked: bool = True,
+    jobs: int | None = None,
+    unsafe_local: bool = False,
+    listen: Listener = lambda progress: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Scores:
+    """Grade the recorded solutions of a run of ours again. Raises HarnessError of many kinds."""
+    head, samples = of_run(results, run_id)
+    benchmark = of_protocol(benchmarks.load(head["benchmark"], sources), head)
+    known = [sample for sample in samples if sample.problem_id in benchmark.items]
+    return await _scored(
+        lambda: known,
+        benchmark,
+        Survey(Counter(sample.problem_id for sample in known)),
+        stub=lambda problem: "",
+        hidden=(results,),
+        cache_dir=cache_dir,
+        calibrated=True,
+        official=official,
+        checked=checked,
+        jobs=jobs,
+        unsafe_local=unsafe_local,
+        listen=listen,
+        say=say,
+    )
+
+
+async def _scored(
+    samples: Callable[[], Iterable[Sample]],
+    benchmark: Benchmark,
+    found: Survey,
+    *,
+    stub: Callable[[Problem], str],
+    hidden: Sequence[Path],
+    cache_dir: Path,
+    calibrated: bool,
+    official: bool,
+    checked: bool,
+    jobs: int | None,
+    unsafe_local: bool,
+    listen: Listener,
+    say: Callable[[str], None],
+) -> Scores:
+    package, interpreter = _package(benchmark, cache_dir) if official else (None, None)
+    async with open_grader(
+        benchmark, cache_dir=cache_dir, jobs=jobs, unsafe_local=unsafe_local, hidden=hidden
+    ) as grader:
+        left_out: dict[str, str] = {}
+        if checked and needs_environment(benchmark):
+            say(f"running {len(found.counts)} references first (--no-check leaves that out)")
+            left_out = await ungradable(benchmark, grader, found.counts, cache_dir=cache_dir)
+        scores = await score(
+            benchmark,
+            samples(),
+            grader,
+            stub=stub,
+            calibrated=calibrated,
+            total=found.total,
+            listen=listen,
+            left_out=left_out,
+            passed_over=found.left_out,
+        )
+        if package is None or interpreter is None:
+            return scores
+        say(f"the same by {package}'s own checker")
+        return await compare(
+            scores,
+            samples(),
+            grader.sandbox,
+            package,
+            interpreter,
+            stub=stub,
+            calibrated=calibrated,
+            jobs=jobs,
+            listen=listen,
+        )
+
+
+def _package(benchmark: Benchmark, cache_dir: Path) -> tuple[str, Interpreter]:
+    """The official package and the Python that has it. Raises UsageError."""
+    from harness import official
+
+    name = official.package(benchmark)
+    if name == "bigcodebench":
+        return name, interpreters(benchmark, cache_dir)[name]
+    return name, official.interpreter(name)
