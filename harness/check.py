@@ -7,9 +7,7 @@ by environment, rows and grader, so that `eval` asks once.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +20,7 @@ from harness.benchmarks import Benchmark, DataSources, Item
 from harness.errors import SandboxError
 from harness.grade import VERSION as GRADER_VERSION
 from harness.grade import Grader
-from harness.grading import open_grader
+from harness.grading import at_once, open_grader, printable
 from harness.journal import canonical, digest, write_atomically
 from harness.sandbox import own_interpreter
 from harness.types import Verdict
@@ -155,7 +153,7 @@ def _finding(seen: list[tuple[Verdict, str]]) -> Finding | None:
     if not failed:
         return None
     verdict, detail = failed[0]
-    said = " ".join(detail.split())[:200]
+    said = printable(detail, 200)
     if len(failed) < len(seen):
         return Finding("flaky", f"flaky: {len(failed)} of {len(seen)} runs failed: {said}")
     if verdict is Verdict.INVALID:
@@ -215,9 +213,7 @@ async def _run(
             done += 1
             say(done, len(jobs))
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(2 * (os.cpu_count() or 1) + 2):
-            group.create_task(work())
+    await at_once(work)
 
 
 async def check(

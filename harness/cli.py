@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -19,7 +20,10 @@ import typer
 from harness.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.api import Plan
+    from harness.benchmarks import DataSources
     from harness.models import Endpoint
 
 app = typer.Typer(
@@ -43,7 +47,19 @@ KEYS = {  # provider -> (key variables, base URL variables), the first one set c
 Out = Annotated[Path, typer.Option("--out", help="Folder of results.", envvar="HARNESS_OUT")]
 CacheDir = Annotated[
     Path | None,
-    typer.Option("--cache-dir", help="Folder of fetched models.", envvar="HARNESS_CACHE_DIR"),
+    typer.Option(
+        "--cache-dir",
+        help="Folder of fetched models and data, kept verdicts and environments.",
+        envvar="HARNESS_CACHE_DIR",
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder of benchmark files.", envvar="HARNESS_DATA_DIR"),
+]
+Jobs = Annotated[int | None, typer.Option("--jobs", help="Programs at once; a core each.")]
+Unsafe = Annotated[
+    bool, typer.Option("--unsafe-local", help="Run model-written code without isolation.")
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object on stdout, the rest on stderr.")
@@ -95,6 +111,25 @@ def _endpoints(environment: Mapping[str, str]) -> dict[str, Endpoint]:
     return {provider: Endpoint(first(urls), first(keys)) for provider, (keys, urls) in KEYS.items()}
 
 
+def _cache(given: Path | None) -> Path:
+    from harness.models.pull import default_cache_dir
+
+    return given or default_cache_dir()
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "yes")
+
+
+def _sources(data_dir: Path | None, cache_dir: Path | None) -> DataSources:
+    """Where benchmark files may come from: folders, and the variables that name single files."""
+    from harness.benchmarks import OVERRIDE_VARIABLES, DataSources
+
+    named = {key: os.environ.get(variable, "") for key, variable in OVERRIDE_VARIABLES.items()}
+    overrides = {key: Path(path) for key, path in named.items() if path}
+    return DataSources(data_dir, _cache(cache_dir), overrides, _offline())
+
+
 def _pairs(given: list[str], flag: str) -> dict[str, str]:
     """key=value flags as a dictionary. Raises UsageError."""
     found = {}
@@ -133,7 +168,7 @@ def evaluate(
         str, typer.Option("--list", help="full, paper or search problems.")
     ] = "full",
     protocol: Annotated[
-        str, typer.Option("--protocol", help="Feedback tests: none or public (docstring examples).")
+        str, typer.Option("--protocol", help="Feedback tests: none, public, split or aflow.")
     ] = "public",
     limit: Annotated[
         str | None, typer.Option("--limit", help="N problems, positions A-B, or a share like 0.1.")
@@ -164,12 +199,11 @@ def evaluate(
         bool, typer.Option("--dry-run", help="Say what would run and what it would cost.")
     ] = False,
     out: Out = Path("results"),
+    data_dir: DataDir = None,
     cache_dir: CacheDir = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, beside the old run.")] = False,
     as_json: Json = False,
-    unsafe_local: Annotated[
-        bool, typer.Option("--unsafe-local", help="Run model-written code without isolation.")
-    ] = False,
+    unsafe_local: Unsafe = False,
 ) -> None:
     """Run a method on a benchmark. The same command again resumes."""
     import asyncio
@@ -204,6 +238,7 @@ def evaluate(
         budget_usd=budget_usd,
         budget_tokens=budget_tokens,
         budget_minutes=budget_minutes,
+        data=_sources(data_dir, cache_dir),
         out=out,
         fresh=fresh,
         unsafe_local=unsafe_local,
@@ -243,14 +278,14 @@ def _dry(plan: Plan) -> dict[str, Any]:
 
 def _pull(name: str, cache_dir: Path | None, file: Path | None) -> Path:
     from harness.display import download_bar
-    from harness.models.pull import default_cache_dir, pull
+    from harness.models.pull import pull
 
     with download_bar(sys.stderr, name) as progress:
         return pull(
             name,
-            cache_dir=cache_dir or default_cache_dir(),
+            cache_dir=_cache(cache_dir),
             file=file,
-            offline=os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "yes"),
+            offline=_offline(),
             say=_say,
             progress=progress,
         )
@@ -275,10 +310,10 @@ def models_list(cache_dir: CacheDir = None) -> None:
 
 
 def _list_models(cache_dir: Path | None) -> None:
-    from harness.models.pull import cached, default_cache_dir
+    from harness.models.pull import cached
     from harness.models.registry import WEIGHTS
 
-    directory = cache_dir or default_cache_dir()
+    directory = _cache(cache_dir)
     for name, row in WEIGHTS.items():
         here = "fetched" if cached(row, directory) else "not fetched"
         print(f"local/{name:32} {row.bytes / 1e6:7,.0f} MB  {row.licence:10} {here}")
@@ -291,6 +326,7 @@ def _list_models(cache_dir: Path | None) -> None:
 def list_things(
     what: Annotated[str, typer.Argument(help="methods, benchmarks, models or runs")],
     out: Out = Path("results"),
+    data_dir: DataDir = None,
     cache_dir: CacheDir = None,
 ) -> None:
     """List methods (with their knobs), benchmarks, models or runs."""
@@ -303,12 +339,7 @@ def list_things(
             print(f"{name:14} {method.summary}")
             print(f"{'':14} roles: {', '.join(method.roles)}; knobs: {knobs or 'none'}")
     elif what == "benchmarks":
-        from harness import benchmarks
-
-        for name in benchmarks.REGISTRY:
-            loaded = benchmarks.load(name)
-            lists = ", ".join(f"{n} {len(ids)}" for n, ids in loaded.lists.items())
-            print(f"{name:14} {lists}; {loaded.licence}; {loaded.paper}; {loaded.digest[:12]}")
+        _list_benchmarks(_sources(data_dir, cache_dir))
     elif what == "models":
         _list_models(cache_dir)
     elif what == "runs":
@@ -317,6 +348,188 @@ def list_things(
         list_runs(out)
     else:
         raise UsageError(f"cannot list {what!r}: use methods, benchmarks, models or runs")
+
+
+def _list_benchmarks(sources: DataSources) -> None:
+    from dataclasses import replace
+
+    from harness import benchmarks
+    from harness.errors import BenchmarkError
+
+    for name in benchmarks.REGISTRY:
+        try:
+            loaded = benchmarks.load(name, replace(sources, offline=True))
+        except BenchmarkError as error:
+            print(f"{name:26} not at hand: {error}")
+            continue
+        lists = ", ".join(f"{n} {len(ids)}" for n, ids in loaded.lists.items())
+        print(f"{name:26} {lists}; {loaded.licence}; {loaded.paper}; {loaded.digest[:12]}")
+
+
+@app.command()
+def score(
+    run: Annotated[
+        str | None, typer.Argument(help="A run of ours, whose solutions are graded again.")
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option("--benchmark", "-b", help="See `list benchmarks`.")
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(
+            "--samples",
+            "-s",
+            help="JSON lines with task_id and completion or solution, or a folder.",
+        ),
+    ] = None,
+    official: Annotated[
+        bool, typer.Option("--official", help="The official package's verdicts, ours beside them.")
+    ] = False,
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrated/--no-calibrated",
+            help="BigCodeBench: the prompt's stub in front of a program that lacks it.",
+        ),
+    ] = True,
+    checked: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="BigCodeBench: run the references first."),
+    ] = True,
+    jobs: Jobs = None,
+    out: Out = Path("results"),
+    data_dir: DataDir = None,
+    cache_dir: CacheDir = None,
+    as_json: Json = False,
+    unsafe_local: Unsafe = False,
+) -> None:
+    """Grade samples of any origin, without a model. The same command again goes on."""
+    import asyncio
+
+    from harness import benchmarks
+    from harness import score as scoring
+
+    if (run is None) == (samples is None):
+        raise UsageError("score wants --samples FILE with --benchmark, or the name of a run")
+    sources = _sources(data_dir, cache_dir)
+    ticker = _ticker()
+    options = scoring.Options(
+        cache_dir=_cache(cache_dir),
+        official=official,
+        calibrated=calibrated,
+        checked=checked,
+        jobs=_at_least_one(jobs),
+        unsafe_local=unsafe_local,
+        listen=lambda progress: ticker(progress.line(), progress.done == progress.total),
+        say=_say,
+    )
+    if run is not None:
+        work = scoring.score_run(out, run, sources, options)
+    elif benchmark is None or samples is None:
+        raise UsageError("score --samples wants --benchmark: see `list benchmarks`")
+    else:
+        work = scoring.score_file(samples, benchmarks.load(benchmark, sources), options)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    scores = asyncio.run(work)
+    if as_json:
+        print(json.dumps(scores.as_dict()))
+    else:
+        print("\n".join(scoring.lines(scores)))
+
+
+@app.command()
+def check(
+    benchmark: Annotated[str, typer.Argument(help="See `list benchmarks`.")],
+    repeat: Annotated[
+        int, typer.Option("--repeat", help="Runs of each reference, to find those that are flaky.")
+    ] = 1,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Look at no earlier check.")] = False,
+    jobs: Jobs = None,
+    data_dir: DataDir = None,
+    cache_dir: CacheDir = None,
+    as_json: Json = False,
+    unsafe_local: Unsafe = False,
+) -> None:
+    """Run a benchmark's references, which must pass, and trivial programs, which must not."""
+    import asyncio
+
+    from harness import check as checking
+
+    if repeat < 1:
+        raise UsageError(f"--repeat is at least 1, not {repeat}")
+    ticker = _ticker()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    found = asyncio.run(
+        checking.check_benchmark(
+            benchmark,
+            sources=_sources(data_dir, cache_dir),
+            cache_dir=_cache(cache_dir),
+            jobs=_at_least_one(jobs),
+            repeat=repeat,
+            fresh=fresh,
+            unsafe_local=unsafe_local,
+            say=lambda done, total: ticker(f"{done}/{total} programs run", done == total),
+        )
+    )
+    print(json.dumps(found.as_dict()) if as_json else "\n".join(checking.lines(found)))
+    raise typer.Exit(1 if found.failed else 0)
+
+
+@app.command()
+def env(
+    name: Annotated[str, typer.Argument(help="bigcodebench")],
+    tier: Annotated[
+        str, typer.Option("--tier", help="light: most tasks, fewer packages; or full.")
+    ] = "light",
+    python: Annotated[
+        Path | None, typer.Option("--python", help="Interpreter to use, 3.10 or 3.11.")
+    ] = None,
+    nltk_data: Annotated[
+        Path | None, typer.Option("--nltk-data", help="NLTK corpora.", envvar="NLTK_DATA")
+    ] = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Make the separate environment in which a benchmark's tests run."""
+    from harness.environments import make
+
+    made = make(
+        name,
+        tier,
+        cache_dir=_cache(cache_dir),
+        python=python,
+        nltk_data=nltk_data,
+        say=_say,
+    )
+    print(
+        f"{made.name} {made.tier}: Python {made.version}, {len(made.packages)} packages, "
+        f"{made.folder}"
+    )
+    for package, reason in made.missing.items():
+        print(f"  not installed: {package}: {reason}")
+
+
+def _at_least_one(jobs: int | None) -> int | None:
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs is at least 1, not {jobs}")
+    return jobs
+
+
+def _ticker() -> Callable[[str, bool], None]:
+    """Prints progress to stderr: in place on a terminal, else a line at most every 10 s."""
+    terminal = sys.stderr.isatty()
+    last = time.monotonic()
+
+    def tick(line: str, done: bool) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if terminal and (done or now - last > 0.2):
+            print(f"\r{line}\x1b[K", end="\n" if done else "", file=sys.stderr, flush=True)
+            last = now
+        elif not terminal and (done or now - last > 10):
+            _say(line)
+            last = now
+
+    return tick
 
 
 @app.command()
@@ -387,7 +600,9 @@ def export(
 
 
 @app.command()
-def doctor(out: Out = Path("results"), cache_dir: CacheDir = None) -> None:
+def doctor(
+    out: Out = Path("results"), data_dir: DataDir = None, cache_dir: CacheDir = None
+) -> None:
     """What this machine can do: sandbox (proved by probes), benchmarks, models, keys."""
     from harness.doctor import examine
 

@@ -30,7 +30,7 @@ class Deviation:
     @property
     def certain(self) -> bool:
         """Whether a difference that fits is explained by it, and not only may be."""
-        return bool(self.problems)
+        return bool(self.problems) or self.time
 
 
 DEVIATIONS = (

@@ -31,6 +31,7 @@ def examine(
 
 
 def _sandbox(say: Callable[[str], None]) -> bool:
+    from harness import lockdown
     from harness.sandbox import Sandbox
 
     try:
@@ -41,6 +42,8 @@ def _sandbox(say: Callable[[str], None]) -> bool:
     say(f"sandbox          {sandbox.tier}" + ("" if sandbox.isolates else "  (no isolation)"))
     for attempt, prevented in sandbox.prevented:
         say(f"  {attempt:20} {'prevented' if prevented else 'OPEN to model-written code'}")
+    for layer, missing in lockdown.held(sandbox.tier).items():
+        say(f"  {layer:20} {'holds' if missing is None else f'missing: {missing}'}")
     if sandbox.tier != "bubblewrap" and sys.platform == "linux":
         found = shutil.which("bwrap")
         advice = f"{found} does not work here" if found else "install the package bubblewrap"

@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,7 +88,10 @@ class Environment:
 def imports(program: str) -> set[str]:
     """The top-level modules that a program imports anywhere. Raises SyntaxError."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(program)):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about odd escapes in texts that are not ours
+        tree = ast.parse(program)
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -222,7 +226,7 @@ def _version(python: Path) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return (done.stdout.strip() or None) if done.returncode == 0 else None
 
 
 # Building
@@ -329,9 +333,10 @@ def _try(ways: Iterable[Sequence[str]], requirements: Sequence[str], report: _Se
                 lines.append(line.strip())
         if process.returncode == 0:
             return None
-        said = [line for line in lines if line.startswith(("ERROR:", "error:", "×", "╰─▶"))]
-        why = " ".join((said or lines or [f"exit status {process.returncode}"])[-1].split())[:300]
-    return why.removeprefix("ERROR: ")
+        errors = [line for line in lines if line.startswith(("ERROR:", "error:", "╰─▶"))]
+        last = lines[-1:] or [f"exit status {process.returncode}"]
+        why = " ".join((errors or last)[0].split())[:300]
+    return why.removeprefix("ERROR: ").rstrip(".")
 
 
 def _run(command: Sequence[str], what: str) -> str:

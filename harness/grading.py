@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from harness.benchmarks import Benchmark
@@ -38,11 +40,12 @@ def interpreters(benchmark: Benchmark, cache_dir: Path) -> dict[str, Interpreter
             f"{benchmark.name} is graded in an environment of its own: make it with "
             f"`python -m harness env {ENVIRONMENT}`"
         )
+    folder = found.folder.resolve()  # a guest sees no link that leads to it
     made = Interpreter(
-        python=str(found.python),
+        python=str(folder / found.python.relative_to(found.folder)),
         prefix=str(found.prefix),
-        packages=(found.folder,),
-        sites=(str(found.site),),
+        packages=(folder,),
+        sites=(str(found.site.resolve()),),
         preload=found.preload,
         digest=found.digest,
     )
@@ -76,3 +79,30 @@ async def open_grader(
         cache = stack.enter_context(VerdictCache(cache_dir / VERDICTS)) if kept else None
         async with Grader(sandbox, lanes=jobs, verdicts=cache, interpreters=found) as grader:
             yield grader
+
+
+async def at_once(work: Callable[[], Awaitable[None]], count: int | None = None) -> None:
+    """Run `count` tasks of `work` (by default enough to keep every lane busy) to their end.
+
+    The first error of a task ends the others and is raised as it is.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(count or 2 * (os.cpu_count() or 1) + 2):
+                group.create_task(_awaited(work))
+    except BaseExceptionGroup as errors:
+        error: BaseException = errors
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
+async def _awaited(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
+
+
+def printable(text: str, width: int = 300) -> str:
+    """One line of a text that a model may have written: no control characters, cut."""
+    line = " ".join(text.split())
+    kept = line if len(line) <= width else f"{line[:width]}..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in kept)

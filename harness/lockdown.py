@@ -220,17 +220,22 @@ def landlock_command(
     readable: Sequence[str],
     writable: Sequence[str],
     hidden: Sequence[str] = (),
+    *,
+    own_network: bool = False,
 ) -> list[str]:
     """`command` behind a launcher that shuts it in with Landlock and the filter `offline`.
 
     `readable` files and folders can be read and executed, but for what is `hidden` below them, of
     which at most the names can be listed; `writable` folders can also be changed. Nothing else can
     be opened, the devices null, zero, full and (u)random apart. No sockets; where Landlock can
-    (from Linux 6.12), no signals to processes outside. The launcher replaces itself by the command
-    and hands its descriptors on. It exits with LAUNCH_FAILED and one line when it cannot.
+    (from Linux 6.12), no signals to processes outside. With `own_network`, for a command that has
+    namespaces of its own, sockets and files' permissions are left to these. The launcher replaces
+    itself by the command and hands its descriptors on. It exits with LAUNCH_FAILED and one line
+    when it cannot.
     """
     paths = {"readable": list(readable), "writable": list(writable), "hidden": list(hidden)}
-    wanted = json.dumps({"paths": paths, "bpf": filters()["offline"].hex()})
+    bpf = "" if own_network else filters()["offline"].hex()
+    wanted = json.dumps({"paths": paths, "bpf": bpf})
     # neither the working folder nor the environment decides what is imported
     path = [str(Path(__file__).parents[1]), *(p for p in sys.path if os.path.isabs(p))]
     start = f"import sys; sys.path[:] = {path!r}; from harness import lockdown; lockdown.launch()"
@@ -244,22 +249,26 @@ def launch() -> None:
     try:
         # as root too: a capability opens the environments of all processes, Landlock or not
         confine.drop_capabilities()
-        _enter_landlock(**wanted["paths"])
-        confine.load_filter(bytes.fromhex(wanted["bpf"]))
+        _enter_landlock(**wanted["paths"], network=not wanted["bpf"])
+        if wanted["bpf"]:
+            confine.load_filter(bytes.fromhex(wanted["bpf"]))
         os.execv(command[0], command)
     except OSError as error:
         print(f"landlock: {command[0]} cannot be shut in: {error}", file=sys.stderr)
         sys.exit(LAUNCH_FAILED)
 
 
-def _enter_landlock(readable: list[str], writable: list[str], hidden: list[str]) -> None:
-    from landlockpy import AccessFS, Ruleset, Scope
+def _enter_landlock(
+    readable: list[str], writable: list[str], hidden: list[str], network: bool
+) -> None:
+    from landlockpy import AccessFS, AccessNet, Ruleset, Scope
 
     of_files = AccessFS.EXECUTE | AccessFS.WRITE_FILE | AccessFS.READ_FILE | AccessFS.TRUNCATE
     read = AccessFS.EXECUTE | AccessFS.READ_FILE | AccessFS.READ_DIR
     devices = AccessFS.MAKE_CHAR | AccessFS.MAKE_BLOCK | AccessFS.IOCTL_DEV
     covered = {os.path.realpath(path) for path in hidden}
-    with Ruleset(scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET) as rules:
+    scoped = Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET
+    with Ruleset(handled_net=AccessNet.NONE if network else None, scoped=scoped) as rules:
         grants = [(path, rules.handled_fs & ~devices) for path in writable]
         for path in readable:
             if os.path.exists(path):
@@ -533,28 +542,32 @@ def layers() -> Layers:
     return Layers(seccomp_missing(), landlock_abi() if LINUX else None, found)
 
 
-def layers_line(tier: str, found: Layers | None = None) -> str:
-    """One line: the layers that hold in this tier, and what is missing."""
+def held(tier: str, found: Layers | None = None) -> dict[str, str | None]:
+    """{layer: None where it holds in this tier, else why it does not}, strongest first."""
     found = found or layers()
-    held = {"bubblewrap": ["namespaces", "no capabilities"], "unshare": ["namespaces"]}.get(
-        tier, []
-    )
-    missing = []
     if not LINUX:
-        return f"{tier}: limits"
-    scoped = (found.landlock or 0) >= SCOPE_ABI
+        return {"limits": None}
+    own = tier in ("bubblewrap", "unshare")
+    scoped = not found.seccomp and (found.landlock or 0) >= SCOPE_ABI
+    old = f"Linux 6.12 or newer; this kernel's Landlock is version {found.landlock or 'none'}"
+    watched = "no group of ours can be made here; processes and memory are watched from outside"
+    told = {"namespaces": None if own else "bubblewrap or user namespaces"}
     if tier == "landlock":
-        held.append(f"Landlock {found.landlock}: files" + (", signals" if scoped else ""))
-    elif scoped:
-        held.append(f"Landlock {found.landlock}: signals")
-    if tier not in ("bubblewrap", "unshare"):
-        missing.append("namespaces")
-    if not scoped:
-        missing.append("Landlock signals (Linux 6.12)")
-    (missing if found.seccomp else held).append("seccomp")
-    if found.seccomp:
-        missing[-1] += f" ({found.seccomp})"
-    for name in ("pids", "memory"):
-        (held if name in found.cgroups else missing).append(f"{name} cgroup")
-    held += ["no new privileges", "limits"]
-    return f"{tier}: " + ", ".join(held) + (f"; missing: {', '.join(missing)}" if missing else "")
+        told["Landlock files"] = None
+    told |= {
+        "Landlock signals": None if scoped else old,
+        "seccomp": found.seccomp,
+        "pids cgroup": None if "pids" in found.cgroups else watched,
+        "memory cgroup": None if "memory" in found.cgroups else watched,
+        "no new privileges": None,
+        "limits": None,
+    }
+    return told
+
+
+def layers_line(tier: str, found: Layers | None = None) -> str:
+    """One line: the layers that hold in this tier, and those that are missing."""
+    told = held(tier, found)
+    has = ", ".join(name for name, why in told.items() if why is None)
+    missing = ", ".join(name for name, why in told.items() if why is not None)
+    return f"{tier}: {has}" + (f"; missing: {missing}" if missing else "")

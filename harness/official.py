@@ -12,7 +12,7 @@ import asyncio
 import importlib.util
 import json
 import marshal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -86,7 +86,7 @@ async def check(
     item: Item,
     programs: Sequence[tuple[Problem, str, bool]],
     interpreter: Interpreter,
-) -> AsyncIterator[Finding]:
+) -> AsyncGenerator[Finding, None]:
     """The official finding on each program of one problem, in order.
 
     `programs` are (problem, code, whether it passes with ours); problem and code are those of
@@ -98,7 +98,15 @@ async def check(
     limits = Limits(cpu_s=int(CHECK_S), memory_mb=MEMORY_MB, processes=64)
     while left:
         async with sandbox.start("official", limits, interpreter=interpreter) as guest:
-            await _ask(guest, wire.LOAD, marshal.dumps(work, 2), item.problem.problem_id)
+            try:
+                await guest.send(wire.LOAD, marshal.dumps(work, 2))
+                said, detail = await asyncio.wait_for(guest.receive(), CHECK_S)
+            except (GuestGone, TimeoutError) as error:  # its reference took it down
+                for _ in left:
+                    yield Finding(Verdict.INVALID, None, f"the checker did not load: {error}")
+                return
+            if said != wire.OK:
+                raise SandboxError(f"the official checker does not start: {detail.decode()}")
             while left:
                 problem, code, hoped = left.pop(0)
                 whole = f"{problem.prelude}\n{code}" if problem.prelude else code
@@ -113,17 +121,6 @@ async def check(
                     yield Finding(Verdict.CRASHED, None, f"it broke the checker: {error}"[:300])
                     break
                 yield finding
-
-
-async def _ask(guest: Any, kind: bytes, payload: bytes, problem_id: str) -> None:
-    """Send the checker its work and wait until it is ready. Raises SandboxError."""
-    try:
-        await guest.send(kind, payload)
-        said, detail = await asyncio.wait_for(guest.receive(), CHECK_S)
-    except (GuestGone, TimeoutError) as error:
-        raise SandboxError(f"{problem_id}: the official checker did not start: {error}") from error
-    if said != wire.OK:
-        raise SandboxError(f"{problem_id}: the official checker did not start: {detail.decode()}")
 
 
 def _finding(said: dict[str, list[str]]) -> Finding:

@@ -125,10 +125,12 @@ def _resolve(task_id: Any, ids: Container[str], prefix: str, where: str) -> str:
                 return problem_id
             if family in _SUITE and family != prefix:
                 raise UsageError(
-                    f"{where}: {task_id!r} is no problem of this benchmark; it looks like "
+                    f"{where}: {task_id!r:.80} is no problem of this benchmark; it looks like "
                     f"--benchmark {_SUITE[family]}"
                 )
-    raise UsageError(f"{where}: unknown task_id {task_id!r}; ids are like {prefix}/{_example(ids)}")
+    raise UsageError(
+        f"{where}: unknown task_id {task_id!r:.80}; ids are like {prefix}/{_example(ids)}"
+    )
 
 
 def _example(ids: Container[str]) -> str:

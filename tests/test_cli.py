@@ -1,5 +1,6 @@
 """The command as its user meets it: a real process, a real small model, real exit codes."""
 
+import gzip
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import jsonschema
+import psutil
 import pytest
 
 from harness.journal import read_run
@@ -40,7 +42,7 @@ def harness(*arguments, check=None, **extra):
     ("arguments", "says"),
     [
         (("eval", "--method", "magic"), "unknown method 'magic': use one of"),
-        (("eval", "--benchmark", "magic"), "unknown benchmark 'magic': use one of humaneval"),
+        (("eval", "--benchmark", "magic"), "unknown benchmark 'magic': use one of"),
         (("eval", "--worker", "magic/x"), "unknown model 'magic/x'"),
         (("eval", "--worker", "local/magic"), "qwen2.5-coder-1.5b-instruct"),
         (("eval", "-A", "magic=1"), "has no knob 'magic'; its knobs: rounds=10"),
@@ -53,10 +55,21 @@ def harness(*arguments, check=None, **extra):
         (("show", "nothing"), "nothing"),
         (("models", "pull", "magic"), "qwen2.5-coder-0.5b-instruct"),
         (("export", "--format", "pdf"), "pdf"),
+        (("score",), "score wants --samples FILE with --benchmark, or the name of a run"),
+        (("score", "--samples", "x.jsonl"), "score --samples wants --benchmark"),
+        (("score", "-b", "humaneval", "-s", "x.jsonl"), "x.jsonl: cannot be read: No such file"),
+        (("score", "-b", "humaneval", "-s", "x", "--jobs", "0"), "--jobs is at least 1, not 0"),
+        (("score", "-b", "magic", "-s", "x.jsonl"), "unknown benchmark 'magic'"),
+        (("score", "some-run"), "some-run: no run of that name"),
+        (("check", "magic"), "unknown benchmark 'magic'"),
+        (("check", "humaneval", "--repeat", "0"), "--repeat is at least 1, not 0"),
+        (("env", "magic"), "magic"),
+        (("env", "bigcodebench", "--tier", "heavy"), "heavy"),
     ],
 )
 def test_bad_input_is_one_line_on_stderr_and_exit_2(tmp_path, arguments, says):
-    out = () if arguments[:2] == ("models", "pull") else ("--out", str(tmp_path / "results"))
+    takes_out = arguments[0] not in ("models", "check", "env")
+    out = ("--out", str(tmp_path / "results")) if takes_out else ()
     done = harness(*arguments, *out, check=2)
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
@@ -101,6 +114,108 @@ def test_a_dry_run_spends_nothing_and_names_calls_and_minutes(tmp_path):
     assert "all 164 problems" in done.stderr
     assert "to start that: python -m harness eval --method flowreasoner" in done.stderr
     assert not out.exists()
+
+
+def samples_file(path, *programs):
+    rows = [{"task_id": task_id, "solution": code} for task_id, code in programs]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_score_prints_one_object_and_exits_0_whatever_the_verdicts(tmp_path):
+    programs = [("HumanEval/53", "def add(x, y): return 0"), ("HumanEval/23", "strlen = len")]
+    path = samples_file(tmp_path / "s.jsonl", *programs)
+    command = ("score", "-b", "humaneval", "-s", path, "--cache-dir", str(tmp_path / "cache"))
+    found = json.loads(harness(*command, "--json", check=0).stdout)
+    jsonschema.validate(found, json.loads((ROOT / "docs/schemas/score.json").read_text()))
+    verdicts = {row["problem_id"]: row["verdict"] for row in found["problems"]}
+    assert verdicts == {"HumanEval/53": "wrong", "HumanEval/23": "passed"}
+    assert (found["pass@1"]["value"], found["pass@1"]["problems"]) == (0.5, 2)
+    page = harness(*command, check=0).stdout
+    assert "pass@1           50.0% [" in page
+    assert "verdicts         " in page
+
+
+def test_score_names_the_line_that_cannot_be_read(tmp_path):
+    path = tmp_path / "s.jsonl"
+    path.write_text('{"task_id": "HumanEval/0", "completion": ""}\n{"task_id": "HumanEval/1"}\n')
+    done = harness("score", "-b", "humaneval", "-s", str(path), check=2)
+    assert done.stderr == f"error: {path}:2: neither completion nor solution\n"
+
+
+def test_a_damaged_file_of_verdicts_is_one_line_that_says_what_to_do(tmp_path):
+    path = samples_file(tmp_path / "s.jsonl", ("HumanEval/23", "strlen = len"))
+    (tmp_path / "verdicts.sqlite").write_bytes(b"no database" * 1000)
+    done = harness("score", "-b", "humaneval", "-s", path, "--cache-dir", str(tmp_path), check=1)
+    (line,) = done.stderr.splitlines()
+    assert str(tmp_path / "verdicts.sqlite") in line
+
+
+def test_data_comes_from_the_folder_and_the_variables_that_people_use(tmp_path, shared):
+    data = {"HARNESS_DATA_DIR": str(shared / "data"), "HF_HUB_OFFLINE": "1"}
+    programs = [("Mbpp/2", "def similar_elements(a, b): return set(a) & set(b)")]
+    path = samples_file(tmp_path / "s.jsonl", *programs)
+    command = ("score", "-b", "mbpp+", "-s", path, "--json", "--cache-dir", str(tmp_path / "c"))
+    found = json.loads(harness(*command, check=0, **data).stdout)
+    assert [(row["base"], row["plus"]) for row in found["problems"]] == [("passed", "passed")]
+    assert not found["custom"]
+    rows = gzip.decompress((shared / "data/MbppPlus.jsonl.gz").read_bytes()).splitlines(True)
+    (tmp_path / "mine.jsonl").write_bytes(rows[0])
+    mine = {"MBPP_OVERRIDE_PATH": str(tmp_path / "mine.jsonl"), "HF_HUB_OFFLINE": "1"}
+    assert json.loads(harness(*command, check=0, **mine).stdout)["custom"]
+    absent = harness(*command, check=1, HF_HUB_OFFLINE="1", HARNESS_DATA_DIR=str(tmp_path))
+    (line,) = absent.stderr.splitlines()
+    assert "MbppPlus.jsonl.gz is not at hand" in line
+    assert "--data-dir" in line
+
+
+def test_check_prints_one_object_and_answers_from_its_cache_the_second_time(tmp_path):
+    command = ("check", "humaneval", "--json", "--cache-dir", str(tmp_path))
+    first = json.loads(harness(*command, check=0).stdout)
+    jsonschema.validate(first, json.loads((ROOT / "docs/schemas/check.json").read_text()))
+    assert first["references"] == {"run": 164, "passed": 164}
+    assert first["trivial"] == {"run": 164 * 7, "passed": {}}
+    assert json.loads(harness(*command, check=0).stdout) == {**first, "cached": True}
+
+
+def test_ctrl_c_ends_a_score_with_130_and_leaves_nothing_running(tmp_path):
+    sleepers = [
+        ("HumanEval/53", f"import time\ndef add(x, y): time.sleep({9 + n})") for n in range(16)
+    ]
+    path = samples_file(tmp_path / "s.jsonl", *sleepers)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "score", "-b", "humaneval", "-s", path, "--no-check"],
+        cwd=ROOT, env=environment(HARNESS_CACHE_DIR=str(tmp_path)), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not children(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(2)
+    below = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, ""), errors
+    assert "interrupted: the same command goes on" in errors
+    assert "Traceback" not in errors
+    deadline = time.monotonic() + 10
+    while any(psutil.pid_exists(pid) for pid in below) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(psutil.pid_exists(pid) for pid in below)
+
+
+def children(pid):
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def test_help_imports_nothing_heavy():
+    code = "import harness.cli, sys; print(*sorted(m.partition('.')[0] for m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    heavy = {"asyncio", "duckdb", "numpy", "openai", "anthropic", "psutil", "pyarrow", "sqlite3"}
+    assert heavy.isdisjoint(done.stdout.split())
 
 
 @pytest.mark.model

@@ -136,8 +136,8 @@ def test_each_suite_is_tested_in_its_own_way(suites: dict[str, Benchmark]) -> No
             assert set(kinds) == {Cases}
         elif name.startswith("bigcodebench"):
             assert set(kinds) == {UnitTests}
-        else:  # the three whose tests need a class of the solution run beside it
-            assert kinds[UnitTests] == (3 if name == "mbpp-full" else 0)
+        else:
+            assert kinds[UnitTests] == (4 if name == "mbpp-full" else 0)
             assert kinds[Assertions] == len(suite.items) - kinds[UnitTests]
 
 
@@ -240,10 +240,13 @@ def test_mbpp_prompts_are_the_text_and_the_signature(suites: dict[str, Benchmark
             assert "assert " not in item.problem.prompt
 
 
-def test_mbpp_prompts_show_the_classes_that_tests_need(suites: dict[str, Benchmark]) -> None:
+def test_mbpp_tests_run_beside_the_solution_where_plain_data_is_not_enough(
+    suites: dict[str, Benchmark],
+) -> None:
     full = suites["mbpp-full"].items
     beside = [key for key, i in full.items() if isinstance(i.oracle.tests, UnitTests)]
-    assert beside == ["Mbpp/367", "Mbpp/601", "Mbpp/927"]
+    # a class of the solution, and `int` as an argument
+    assert beside == ["Mbpp/367", "Mbpp/533", "Mbpp/601", "Mbpp/927"]
     assert "class Pair(object):\n    def __init__(self, a, b):" in full["Mbpp/601"].problem.prompt
     tests = full["Mbpp/367"].oracle.tests
     assert isinstance(tests, UnitTests)

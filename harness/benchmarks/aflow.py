@@ -39,7 +39,7 @@ MBPP = Source(
     urls=(f"{_REPOSITORY}/examples/aflow/data/mbpp_public_test.jsonl",),
 )
 RENAMED = {"check_answer": "check"}  # AFlow's name of Mbpp/56's function
-SETUP = "import math"  # AFlow's executor has it at hand
+SETUP = "import math\nimport sys"  # its executor has one at hand, the solution the other
 
 
 def public_tests(benchmark: Benchmark) -> Mapping[str, Assertions]:

@@ -16,7 +16,7 @@ import dataclasses
 import functools
 
 from harness.benchmarks import lists
-from harness.benchmarks.doctests import doctests
+from harness.benchmarks.doctests import confirmed, doctests
 from harness.benchmarks.source import DataSources, Row, Source, read
 from harness.benchmarks.suite import Benchmark, Item, build
 from harness.benchmarks.syntax import parse
@@ -45,9 +45,6 @@ HARD = dataclasses.replace(
     urls=(f"{_HUB}/bigcodebench-hard/{_FILE}",),
 )
 TIMEOUT_S = 240.0
-
-# Examples, by their number, that the reference does not confirm.
-CONTRADICTED: dict[str, tuple[int, ...]] = {}
 
 
 def load(name: str, sources: DataSources) -> Benchmark:
@@ -97,5 +94,5 @@ def public(item: Item) -> Item:
     problem = item.problem
     if problem.benchmark.endswith("-instruct"):
         return item
-    wrong = CONTRADICTED.get(problem.problem_id, ())
-    return dataclasses.replace(item, feedback=doctests(problem.prompt, problem.entry_point, wrong))
+    shown = doctests(problem.prompt, problem.entry_point, confirmed(problem.problem_id))
+    return dataclasses.replace(item, feedback=shown)

@@ -19,6 +19,7 @@ from harness.benchmarks.signatures import (
     classes_used,
     entry_point,
     imports_used,
+    passes_objects,
     with_signature,
 )
 from harness.benchmarks.source import DataSources, Row, Source, read
@@ -83,7 +84,8 @@ def item(benchmark: str, row: Row, _line: bytes) -> Item:
     name = entry_point(code, tests)
     classes = classes_used(code, (setup, *tests))
     text = row["prompt"] if "prompt" in row else row["text"]
-    official = beside(tests, setup) if classes else Assertions(tests, setup)
+    in_company = bool(classes) or passes_objects(tests)
+    official = beside(tests, setup) if in_company else Assertions(tests, setup)
     prompt = with_signature(text, code, (*classes, name))
     problem = Problem(f"Mbpp/{row['task_id']}", benchmark, prompt, name, prelude="", examples=())
     return Item(problem, Oracle(official, code, timeout_s=TIMEOUT_S))

@@ -90,6 +90,7 @@ def _split(item: Item, family: str) -> Item | str:
         hidden = replace(tests, only=tuple(n for n in positions if str(n) not in chosen))
     elif isinstance(tests, Assertions):
         single = single_tests(tests)
+        single = replace(single, tests=tuple(dict.fromkeys(single.tests)))  # some occur twice
         if len(single.tests) < 2:
             return f"{len(single.tests)} test: nothing to split"
         first = single.tests[:1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import textwrap
 from collections import Counter
 from collections.abc import Iterable
@@ -33,6 +34,16 @@ def classes_used(code: str, tests: Iterable[str]) -> tuple[str, ...]:
     named = _names(tests)
     classes = (n for n, d in _definitions(code).items() if isinstance(d, ast.ClassDef))
     return tuple(name for name in classes if name in named)
+
+
+def passes_objects(tests: Iterable[str]) -> bool:
+    """Whether a test calls with what is no plain data: a type or a function (`f([1], int)`)."""
+    calls = (n for t in tests for n in ast.walk(parse(t)) if isinstance(n, ast.Call))
+    given = (a for call in calls for a in (*call.args, *(k.value for k in call.keywords)))
+    return any(
+        isinstance(a, ast.Lambda) or (isinstance(a, ast.Name) and hasattr(builtins, a.id))
+        for a in given
+    )
 
 
 def imports_used(code: str, tests: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from harness.benchmarks.source import Data, DataSources, Row, Source
+from harness.benchmarks.syntax import parse
 from harness.errors import BenchmarkError, UsageError
 from harness.types import Assertions, Oracle, Problem, Protocol_, Tests, UnitTests
 
@@ -115,7 +116,7 @@ def described(tests: Tests | None, entry_point: str) -> tuple[str, ...]:
             node.name: textwrap.dedent(
                 ast.get_source_segment(tests.source, node, padded=True) or ""
             )
-            for node in ast.walk(ast.parse(tests.source))
+            for node in ast.walk(parse(tests.source))
             if isinstance(node, ast.FunctionDef)
         }
         return tuple(found.get(name, name) for name in tests.methods)

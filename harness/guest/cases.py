@@ -25,6 +25,7 @@ TOO_LARGE = b"~"  # stands for an output that fits into no frame
 RAISED = b"!"  # begins the description of an exception that stands for an output
 DIGEST = b"#"  # begins the record of a digest; no type code of marshal's
 
+NONE = marshal.dumps(None, 2)
 _QUESTION = struct.Struct(">I?")  # position, whether only floats are wanted
 _COUNTS = struct.Struct(">III")  # first position, outputs, bytes of their lengths
 
@@ -38,12 +39,27 @@ def record(value):
         if type(value) is list and len(value) > SLICE:
             digest = hashlib.blake2b(digest_size=32)
             for start in range(0, len(value), SLICE):
-                digest.update(marshal.dumps(value[start : start + SLICE], 2))
+                data = marshal.dumps(value[start : start + SLICE], 2)
+                if b"s" in data and not is_plain(value[start : start + SLICE]):
+                    return None
+                digest.update(data)
             return DIGEST + len(value).to_bytes(8, "big") + digest.digest()
         data = marshal.dumps(value, 2)
     except ValueError:
         return None
+    if b"s" in data and not is_plain(value):
+        return None
     return data if len(data) <= BIG else DIGEST + hashlib.blake2b(data, digest_size=32).digest()
+
+
+def is_plain(value):
+    """Whether marshal's bytes mean this value: it writes what only looks like bytes as bytes."""
+    kind = type(value)
+    if kind in (list, tuple, set, frozenset):
+        return all(map(is_plain, value))
+    if kind is dict:
+        return all(map(is_plain, value)) and all(map(is_plain, value.values()))
+    return kind in (int, float, str, bool, type(None), complex, bytes)
 
 
 class Chunk:
@@ -255,12 +271,14 @@ def digit_distance(first, second):
 class Collector:
     """Takes a reference's outputs; `keep`: positions whose value is wanted however large it is."""
 
-    def __init__(self, keep):
-        self.keep = set(keep)
+    def __init__(self, rule, keep):
+        self.rule, self.keep = rule, set(keep)
         self.records, self.lengths, self.values = [], [], {}
 
     def take(self, link, place, data):
-        if not data or data[:1] == DIGEST:
+        if self.rule == "not_none":  # all that EvalPlus keeps of such an output
+            data = marshal.dumps(data != NONE, 2)
+        elif not data or data[:1] == DIGEST:
             # of large outputs only those need to be kept for which a tolerance may count
             only_floats = bool(data) and place not in self.keep
             link.send(wire.SHOW, _QUESTION.pack(place, only_floats))
@@ -374,7 +392,7 @@ def judge(link, work):
 
 
 def collected(link, work):
-    collector, times = Collector(work["keep"]), []
+    collector, times = Collector(work["rule"], work["keep"]), []
     for outputs in chunks(link, work, times):
         for place, data in outputs.records():
             collector.take(link, place, data)

@@ -6,6 +6,7 @@ solution is loaded.
 """
 
 import builtins
+import contextlib
 import importlib.util
 import itertools
 import operator
@@ -17,7 +18,10 @@ import unittest.case
 import unittest.mock
 import unittest.util
 
-FREE = frozenset("print input exit quit help copyright credits license breakpoint _".split())
+__builtins__ = dict(vars(builtins))  # ours: the functions below know no other
+
+_FREE = "print input exit quit help copyright credits license breakpoint _"
+FREE = frozenset(_FREE.split())  # built-ins that are anybody's to change
 LOOKED_AT = 20_000  # parts of one value
 _ABSENT = object()
 _NAME = type.__dict__["__name__"].__get__
@@ -49,9 +53,10 @@ def told(error, file_name=None, before=0):
 
 
 def private_unittest():
-    """(a package like `unittest` with a TestCase that nobody else holds, that TestCase's module)."""
+    """(a package like `unittest` with a TestCase that nobody else holds, its module)."""
     spec = importlib.util.find_spec("unittest.case")
     case = importlib.util.module_from_spec(spec)
+    case.__builtins__ = __builtins__
     spec.loader.exec_module(case)
     package = types.ModuleType("unittest")
     vars(package).update(vars(unittest))
@@ -105,10 +110,10 @@ class Slots:
         now = self.read()
         if len(now) == len(before) and all(map(operator.is_, before, now)):
             return None
-        slots = zip(self.places, _grouped(before), _grouped(now))
+        slots = zip(self.places, _grouped(before), _grouped(now), strict=True)
         for (_, _, label), old, new in slots:
             same = len(old) == len(new) and all(map(operator.is_, old, new))
-            if not same and type(new[0]) not in allow and not isinstance(new[0], allow):
+            if not same and not issubclass(type(new[0]), allow):
                 return label
         return None
 
@@ -139,18 +144,19 @@ def surroundings(work):
     slots.add(builtins, [n for n, v in vars(builtins).items() if callable(v) and n not in FREE])
     for path in work["paths"]:
         holder, _, name = path.rpartition(".")
-        parts = holder.split(".") if holder else []
-        for end in range(len(parts), 0, -1):
-            module = sys.modules.get(".".join(parts[:end]))
-            if module is not None:
-                slots.places.append((sys.modules, ".".join(parts[:end]), f"module {holder}"))
-                for part in parts[end:]:
-                    module = vars(module).get(part) if hasattr(module, "__dict__") else None
-                    if module is None:
-                        break
-                if module is not None and hasattr(module, "__dict__"):
-                    slots.add(module, [name], holder)
-                break
+        found = _holder(holder)
+        if found is None:
+            continue
+        module, place = found
+        slots.places.append((sys.modules, module, f"module {module}"))
+        with contextlib.suppress(Exception):
+            getattr(place, name)  # loads what a module loads at first use
+        value = vars(place).get(name)
+        # a module of a kind of its own replaces itself at first use; data are anybody's to change
+        lazy = issubclass(type(value), types.ModuleType) and type(value) is not types.ModuleType
+        callable_ = any("__call__" in vars(kind) for kind in _MRO(type(value)))
+        if not lazy and (type(value) is types.ModuleType or callable_):
+            slots.add(place, [name], holder)
     for path in DATA_CLASSES:
         module = sys.modules.get(path.rpartition(".")[0])
         kind = getattr(module, path.rpartition(".")[2], None)
@@ -159,6 +165,22 @@ def surroundings(work):
             names += [n for n in ("__eq__", "__ne__", "__len__", "__bool__") if n in vars(base)]
             slots.add(base, names)
     return slots
+
+
+def _holder(path):
+    """(name of the module, module or class itself) of a dotted path; None when not imported."""
+    parts = path.split(".")
+    for end in range(len(parts), 0, -1):
+        name = ".".join(parts[:end])
+        place = sys.modules.get(name)
+        if place is None:
+            continue
+        for part in parts[end:]:
+            place = vars(place).get(part)
+            if not issubclass(type(place), (type, types.ModuleType)):  # asks nothing of `place`
+                return None
+        return name, place
+    return None
 
 
 DATA_CLASSES = (
@@ -181,27 +203,24 @@ def integers_hold():
 
 # Results that lie
 
-_COMPARES = (
-    "__eq__ __ne__ __lt__ __gt__ __le__ __ge__ __contains__ __getattr__ __getattribute__ "
-    "__getitem__ __sub__ __rsub__ __abs__ __round__ __array__ __array_ufunc__ __array_function__ "
-    "equals __class__"
-).split()
-_PLAIN = frozenset(
-    (int, float, str, bool, type(None), bytes, complex, range, types.FunctionType, type)
-    + (types.BuiltinFunctionType, types.ModuleType, types.MethodType, slice)
-)
-_BUILT = frozenset(
-    type(member)
-    for member in (int.__eq__, list.append, type.__dict__["__name__"], Slots.__init__.__get__(0))
-    + (types.SimpleNamespace.__init__, object.__init_subclass__, None)
-) | {types.MemberDescriptorType, types.GetSetDescriptorType, types.MethodDescriptorType}
+_COMPARING = """
+__eq__ __ne__ __lt__ __gt__ __le__ __ge__ __contains__ __getattr__ __getattribute__ __getitem__
+__sub__ __rsub__ __abs__ __round__ __array__ __array_ufunc__ __array_function__ equals __class__
+"""
+_COMPARES = _COMPARING.split()
+_PLAIN = frozenset({int, float, str, bool, type(None), bytes, complex, range, slice, type})
+_PLAIN |= {_FUNCTION, types.BuiltinFunctionType, types.ModuleType, types.MethodType}
+_BUILT = frozenset({type(int.__eq__), type(list.append), type(object.__init_subclass__)})
+_BUILT |= {types.MemberDescriptorType, types.GetSetDescriptorType, type(None)}
+_BUILT |= {types.ClassMethodDescriptorType}
 # what a subclass of a data type may define itself
-_OWN = frozenset(
-    "__init__ __new__ __repr__ __str__ __doc__ __module__ __qualname__ __dict__ __weakref__ "
-    "__hash__ __array_finalize__ __reduce__ __setstate__ __annotations__ __class_getitem__ _metadata "
-    "__init_subclass__ _constructor _constructor_sliced _constructor_expanddim __slots__ "
-    "__orig_bases__ __parameters__ __firstlineno__ __static_attributes__".split()
-)
+_OWN_NAMES = """
+__init__ __new__ __repr__ __str__ __doc__ __module__ __qualname__ __dict__ __weakref__ __hash__
+__array_finalize__ __reduce__ __setstate__ __annotations__ __class_getitem__ __init_subclass__
+__slots__ __orig_bases__ __parameters__ __firstlineno__ __static_attributes__ _metadata
+_constructor _constructor_sliced _constructor_expanddim
+"""
+_OWN = frozenset(_OWN_NAMES.split())
 _DATA_MODULES = ("numpy", "pandas")
 
 

@@ -114,7 +114,7 @@ def connect(limits):
 
 
 def start():
-    """Set this process's limits from argv and return its channel. Called before anything else."""
+    """Lock this process in as argv says and return its channel. Called before anything else."""
     limits = json.loads(sys.argv[2])
     sys.set_int_max_str_digits(0)
     megabytes = limits["memory_mb"] << 20
@@ -136,6 +136,9 @@ def start():
         # macOS refuses RLIMIT_AS; there the harness's own memory watch is what holds
         with contextlib.suppress(ValueError):
             resource.setrlimit(name, (limit, limit + above))
+    import confine
+
+    confine.prepare(bytes.fromhex(limits["bpf"] or ""), {})()
     sys.path[:] = [p for p in sys.path if not p.endswith("/guest")] + limits["packages"]
     channel = Channel(int(sys.argv[1]))
     channel.send(HELLO)
