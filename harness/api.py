@@ -26,7 +26,7 @@ from platformdirs import user_cache_path
 import baselines
 from harness import __version__
 from harness import benchmarks as benchmark_registry
-from harness.benchmarks import PROTOCOL_LEVELS, Benchmark, DataSources, Item
+from harness.benchmarks import PROTOCOL_LEVELS, Benchmark, DataSources, Item, reasons
 from harness.context import Budget, Gate
 from harness.errors import HarnessError, StoreError, UsageError
 from harness.grade import VERSION as GRADER_VERSION
@@ -159,8 +159,8 @@ class Summary:
         rows = sorted(self.progress.rows.values(), key=lambda r: (r["problem_id"], r["sample"]))
         order = {item.problem.problem_id: i for i, item in enumerate(self.plan.items)}
         rows.sort(key=lambda r: (order[r["problem_id"]], r["sample"]))
-        columns = ("problem_id", "sample", "verdict", "detail")
-        value = self.estimate
+        columns = ("problem_id", "sample", "verdict", "detail", "fresh")
+        parts = ("base", "plus")
         return {
             "run": self.run_id,
             "status": self.status,
@@ -173,19 +173,29 @@ class Summary:
             "knobs": self.plan.knobs,
             "roles": {role: model.name for role, model in self.plan.models.items()},
             "sandbox": self.sandbox,
-            "problems": [{name: row[name] for name in columns} for row in rows],
-            "pass@1": {
-                "value": value.value,
-                "low": value.low,
-                "high": value.high,
-                "problems": value.problems,
-            },
+            "problems": [
+                {name: row.get(name) for name in columns}
+                | {name: row[name] for name in parts if row.get(name) is not None}
+                for row in rows
+            ],
+            "pass@1": _interval(self.estimate),
+            "overlap_free": _interval(self.progress.overlap_free()),
+            "left_out": self.plan.left_out,
             "calls": self.progress.calls,
             "tokens": self.progress.tokens,
             "cost_usd": self.progress.total_of("cost_usd"),
             "wall_s": round(self.wall_s, 3),
             "errors": self.progress.invalid,
         }
+
+
+def _interval(value: Estimate) -> dict[str, Any]:
+    return {
+        "value": value.value,
+        "low": value.low,
+        "high": value.high,
+        "problems": value.problems,
+    }
 
 
 def prepare(
@@ -228,7 +238,7 @@ def prepare(
     items = [benchmark.items[i] for i in ids if i in benchmark.items]
     left_out = {i: benchmark.left_out[i] for i in ids if i in benchmark.left_out}
     if not items:
-        raise UsageError(f"protocol {config.protocol} leaves no problem: {_reasons(left_out)}")
+        raise UsageError(f"protocol {config.protocol} leaves no problem: {reasons(left_out)}")
     for flag, number in (
         ("--n-samples", config.n_samples),
         ("--jobs", config.jobs),
@@ -277,7 +287,7 @@ def prepare(
         models=ready,
         sampling=sampling,
         config_hash=digest(canonical(identity)),
-        notes=(*notes, *([_reasons(left_out)] if left_out else [])),
+        notes=(*notes, *([reasons(left_out)] if left_out else [])),
         full_knobs=baselines.knobs(method, config.knobs),
         first_look=first_look,
         left_out=left_out,
@@ -362,10 +372,10 @@ async def _checked(plan: Plan, grader: Grader, warn: Callable[[str], None]) -> P
     out = await ungradable(plan.benchmark, grader, ids, cache_dir=plan.cache_dir)
     if not out:
         return plan
-    warn(_reasons(out))
+    warn(reasons(out))
     items = [item for item in plan.items if item.problem.problem_id not in out]
     if not items:
-        raise UsageError(f"nothing here can be graded: {_reasons(out)}")
+        raise UsageError(f"nothing here can be graded: {reasons(out)}")
     return replace(plan, items=items, left_out={**plan.left_out, **out})
 
 
@@ -416,15 +426,6 @@ def absent_weights(plan: Plan) -> list[str]:
     """Names of the plan's registered local models whose file is not in the cache, each once."""
     absent = {m.name for m in plan.models.values() if getattr(m, "absent", False)}
     return sorted(name.partition("/")[2] for name in absent)
-
-
-def _reasons(left_out: Mapping[str, str]) -> str:
-    """`2 problems left out: 1 test: nothing to split (HumanEval/32, HumanEval/38)`."""
-    by_reason: dict[str, list[str]] = {}
-    for problem_id, reason in left_out.items():
-        by_reason.setdefault(reason, []).append(problem_id)
-    parts = (f"{reason} ({', '.join(ids)})" for reason, ids in by_reason.items())
-    return f"{len(left_out)} problems left out: {'; '.join(parts)}"
 
 
 def _ids(benchmark: Benchmark, config: Config) -> list[str]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
+from harness.benchmarks import reasons
 from harness.metrics import count, dollars, duration, percent
 from harness.types import Verdict
 
@@ -137,6 +138,11 @@ class Display:
         if summary.plan.first_look:
             self.say("a first look at chosen problems: the board ranks no such run")
         self.say("verdicts: " + ", ".join(f"{k} {n}" for k, n in sorted(kinds.items())))
+        if summary.plan.config.protocol != "none":
+            fresh = progress.overlap_free()
+            self.say(f"on hidden tests that no feedback test repeats: {score(fresh)} problems")
+        if summary.plan.left_out:
+            self.say(reasons(summary.plan.left_out))
         if progress.invalid:
             low, high = estimate.floor, estimate.ceiling
             bounds = "" if low is None or high is None else f" ({percent(low)} to {percent(high)}%)"

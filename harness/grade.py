@@ -35,7 +35,7 @@ STARVED_SHARE = 0.1  # of a program's wall time, beyond which its time-out is ru
 REFERENCE_FACTOR = 4.0  # EvalPlus: an input may take four times the reference's time
 PART_S = 60.0  # EvalPlus: the most for all inputs of one part
 MAKING_S = 3600.0  # for a reference's outputs
-ENVIRONMENT = "bigcodebench"  # where unittest modules run
+ENVIRONMENT = "bigcodebench"  # of the benchmarks whose names begin so
 
 LEAN = Limits(memory_mb=4096)  # EvalPlus's limit on memory
 WIDE = Limits(memory_mb=30 * 1024, file_mb=1024, processes=256, files=1024, stack_mb=10)
@@ -116,7 +116,7 @@ class _Lanes:
         self._idle.append((lane, stack))
 
     async def _start(self) -> tuple[Lane, contextlib.AsyncExitStack]:
-        kinds = ["unittests"] if self.interpreter else ["assertions", "cases"]
+        kinds = ["unittests"] if self.interpreter else ["assertions", "cases", "unittests"]
         limits = WIDE if self.interpreter else LEAN
         stack = contextlib.AsyncExitStack()
         lane = await stack.enter_async_context(self.sandbox.lane(kinds, limits, self.interpreter))
@@ -205,7 +205,7 @@ class Grader:
             return Report(Verdict.NO_CODE, "no program in the answer", (), 0.0)
         if problem.entry_point not in problem.prelude + code:
             return Report(Verdict.NO_CODE, f"{problem.entry_point} is not defined", (), 0.0)
-        environment = ENVIRONMENT if isinstance(tests, UnitTests) else ""
+        environment = ENVIRONMENT if problem.benchmark.startswith(ENVIRONMENT) else ""
         if environment not in self._lanes:
             raise SandboxError(
                 f"{problem.problem_id} needs the environment of {environment}: "

@@ -369,25 +369,24 @@ def cgroup(*, tasks: int | None = None, memory_mb: int | None = None) -> Iterato
     process in right after its start. On leaving, what is still in it is killed. Groups that a
     killed harness left behind are cleared away first.
     """
-    limits = {
-        "pids": {"pids.max": tasks},
-        "memory": {
-            "memory.limit_in_bytes": memory_mb and memory_mb << 20,
-            "memory.max": memory_mb and memory_mb << 20,
-        },
-        "kill": {},
-    }
+    limits: dict[str, dict[str, int]] = {"kill": {}}
+    if tasks is not None:
+        limits["pids"] = {"pids.max": tasks}
+    if memory_mb is not None:
+        limits["memory"] = dict.fromkeys(
+            ("memory.limit_in_bytes", "memory.max"), memory_mb << 20
+        )  # whichever there is
     with contextlib.ExitStack() as stack:
         folders = []
         for names, parent in _places():
-            _clear_stale(parent)
-            folder = _make(parent, stack)
+            wanted = [name for name in names if name in limits]
+            folder = _make(parent, stack) if wanted else None
             if folder is None:
                 continue
             stack.callback(_remove, folder)
-            files = [file for name in names for file in limits[name].items()]
-            if all(_write(folder / name, value) for name, value in files if value is not None):
-                folders.append(("+".join(names), folder))
+            files = [file for name in wanted for file in limits[name].items()]
+            if all(_write(folder / name, value) for name, value in files):
+                folders.append(("+".join(wanted), folder))
         yield Group(tuple(folders))
 
 
@@ -448,6 +447,7 @@ _NUMBERS = itertools.count()
 
 def _make(parent: Path, stack: contextlib.ExitStack) -> Path | None:
     """A new group, locked for as long as this process lives; None where it cannot be made."""
+    _clear_stale(parent)
     while True:
         folder = parent / f"{GROUP_PREFIX}{os.getpid()}-{next(_NUMBERS)}"
         try:

@@ -73,6 +73,15 @@ class Progress:
     def estimate(self) -> Estimate:
         return pass_at_1(self.outcomes())
 
+    def overlap_free(self) -> Estimate:
+        """pass@1 on the hidden tests that no feedback test repeats, where such are left."""
+        found: dict[str, list[bool | None]] = {}
+        for row in list(self.rows.values()):
+            if row.get("fresh") is not None:
+                passed = row["fresh"] == Verdict.PASSED
+                found.setdefault(row["problem_id"], []).append(passed)
+        return pass_at_1(found)
+
     @property
     def invalid(self) -> int:
         return sum(row["verdict"] == Verdict.INVALID for row in list(self.rows.values()))

@@ -33,7 +33,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -257,33 +257,61 @@ class Sandbox:
 
     async def probe(self) -> dict[str, bool]:
         """Let a guest try what it must not be able to do; {attempt: was prevented}."""
-        with socket.socket() as listener, tempfile.TemporaryDirectory() as outside:
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.socket())
+            outside = stack.enter_context(tempfile.TemporaryDirectory())
+            domain = stack.enter_context(lockdown.child_domain())
+            ours, theirs = map(stack.enter_context, socket.socketpair())
             listener.bind(("127.0.0.1", 0))
             listener.listen()
             secret = os.urandom(16).hex()
+            mark = f"30.{int(secret[:12], 16)}"  # seconds, and a name that nothing else has
+            # a child that holds the secret in its environment, as we hold keys in ours
+            holder = await asyncio.create_subprocess_exec("/bin/sleep", mark, env={"CANARY": secret})
             canary = {
                 "port": listener.getsockname()[1],
                 "secret": secret,
                 "home": _private_paths(),
                 "data": _benchmark_files(self.hidden),
                 "outside": f"{outside}/canary",
-                "pid": os.getpid(),
+                "pid": holder.pid,
+                "mark": mark,
+                "daemon": True,
             }
-            # a child that holds the secret in its environment, as we hold keys in ours
-            holder = await asyncio.create_subprocess_exec(
-                "/bin/sleep", "30", env={"CANARY": secret}
-            )
+            limits = Limits(cpu_s=5, memory_mb=1024)
             try:
-                async with self.start("probe", Limits(cpu_s=5, memory_mb=1024)) as guest:
-                    await guest.send(wire.LOAD, json.dumps(canary).encode())
-                    _, payload = await asyncio.wait_for(guest.receive(), 20)
-            except (GuestGone, TimeoutError) as error:
+                found: dict[str, bool] = await self._asked(
+                    canary, limits, link=theirs, more={"landlock": domain}
+                )
+            except GuestGone as error:
                 raise SandboxError(f"the probe did not answer: {error}") from error
             finally:
                 holder.kill()
                 await holder.wait()
-            found: dict[str, bool] = json.loads(payload)
+            theirs.close()
+            ours.settimeout(2)
+            try:
+                found["daemons"] = ours.recv(1) == b""  # held open by whatever is still alive
+            except TimeoutError:
+                found["daemons"] = False
+            few = replace(limits, processes=4)
+            wanted = 2 * few.processes * TASKS_FACTOR
+            try:
+                got = await self._asked({"crowd": wanted}, few, more={"landlock": domain})
+                found["process count"] = got < wanted
+            except GuestGone as gone:  # the watch's answer
+                found["process count"] = gone.reason in ("processes", "memory")
             return found
+
+    async def _asked(self, canary: dict[str, Any], limits: Limits, **options: Any) -> Any:
+        """What the probe answers. Raises GuestGone, SandboxError."""
+        try:
+            async with self.start("probe", limits, **options) as guest:
+                await guest.send(wire.LOAD, json.dumps(canary).encode())
+                _, payload = await asyncio.wait_for(guest.receive(), 20)
+        except TimeoutError as error:
+            raise SandboxError("the probe did not answer in 20 s") from error
+        return json.loads(payload)
 
     @contextlib.asynccontextmanager
     async def start(
@@ -409,14 +437,16 @@ class Sandbox:
 
     def _filter(self) -> str | None:
         """The seccomp filter of programs, in hexadecimal; None where there is none."""
-        found = lockdown.filters(signals=self.tier in OWN_PIDS)
+        scoped = (lockdown.landlock_abi() or 0) >= lockdown.SCOPE_ABI
+        found = lockdown.filters(signals=self.tier in OWN_PIDS or scoped)
         return found["full"].hex() if found else None
 
     def _group(self, guest: str, limits: Limits) -> contextlib.AbstractContextManager[Any]:
         """Control groups for a guest that holds programs; none where they cannot be made."""
         if guest not in ("zygote", "workflow"):
             return contextlib.nullcontext()
-        return lockdown.cgroup(tasks=limits.processes * TASKS_FACTOR, memory_mb=None)
+        tasks = limits.processes * TASKS_FACTOR
+        return lockdown.cgroup(tasks=tasks, memory_mb=2 * limits.memory_mb)  # files, too
 
     def _command(
         self,
@@ -465,7 +495,9 @@ class Sandbox:
         bound = [path for path in (*system, interpreter.prefix) if os.path.exists(path)]
         readable = [*bound, str(GUEST_DIR), *map(str, interpreter.packages)]
         hidden = _covered(bound, self.hidden, interpreter)
-        return lockdown.landlock_command(python, readable, [scratch], hidden)
+        return lockdown.landlock_command(
+            python, readable, [scratch], hidden, own_network=self.tier in OWN_PIDS
+        )
 
 
 def _pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
@@ -577,11 +609,12 @@ def _bubblewrap(limits: Limits, interpreter: Interpreter, hidden: Sequence[str])
         else:
             command += ["--ro-bind", "/dev/null", path]  # a device, which cannot be opened there
     command += ["--proc", "/proc", "--dev", "/dev", "--ro-bind", str(GUEST_DIR), "/guest"]
+    command += ["--ro-bind", str(GUEST_DIR / "hosts"), "/etc/hosts"]
+    for scratch in ("/tmp", "/dev/shm"):
+        command += ["--size", str(limits.file_mb << 20), "--tmpfs", scratch]
     for package in interpreter.packages:
         place = str(package) if interpreter.sites else f"/packages/{package.name}"
         command += ["--ro-bind", str(package), place]
-    for scratch in ("/tmp", "/dev/shm"):
-        command += ["--size", str(limits.file_mb << 20), "--tmpfs", scratch]
     # the rest in memory is not ours to fill, and root's /proc/sys is the host's own
     for mount in ("/proc", "/dev", "/"):
         command += ["--remount-ro", mount]

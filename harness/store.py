@@ -33,7 +33,7 @@ from harness.journal import canonical, digest, read_segment, segments, write_ato
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 REBUILD = "python -m harness rebuild"
 UNGRADED = (None, "invalid")  # verdicts that are none
 MIXED = "mixed: "  # how a run's sandbox or commit begins when its sessions had several
@@ -49,8 +49,8 @@ SAMPLE = {"run_no": "INTEGER", "segment": "INTEGER", "logged_at": "DOUBLE", "res
 # facts: it costs more than it saves. Times are unix seconds, costs US dollars, NULL is unknown.
 FACTS: dict[str, dict[str, str]] = {
     "result": SAMPLE
-    | {"verdict": "TEXT", "detail": "TEXT", "solution_sha": "TEXT", "prompt_tokens": "BIGINT",
-       "completion_tokens": "BIGINT", "calls": "INTEGER", "rounds": "INTEGER",
+    | {"verdict": "TEXT", "detail": "TEXT", "fresh": "TEXT", "base": "TEXT", "plus": "TEXT",
+       "solution_sha": "TEXT", "prompt_tokens": "BIGINT", "completion_tokens": "BIGINT", "calls": "INTEGER", "rounds": "INTEGER",
        "cost_usd": "DOUBLE", "wall_s": "DOUBLE", "grade_s": "DOUBLE", "feedback_passed": "INTEGER",
        "feedback_total": "INTEGER", "error_kind": "TEXT"},
     "round": SAMPLE

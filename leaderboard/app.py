@@ -175,6 +175,8 @@ def board_table(group: Group, number: int) -> None:
             "pass@1": None if row.estimate.value is None else float(percent(row.estimate.value)),
             "95% interval": None if row.estimate.value is None
             else f"{percent(row.estimate.low)} – {percent(row.estimate.high)}",
+            "Overlap-free": None if row.overlap_free is None
+            else float(percent(row.overlap_free)),
             "Calls": row.per_sample(row.calls),
             "Tokens": row.per_sample(row.tokens),
             "Dollars": row.cost_usd,
@@ -197,6 +199,9 @@ def board_table(group: Group, number: int) -> None:
         {
             "Method": st.column_config.TextColumn(pinned=True),
             "pass@1": number_column(format="%.1f", help="Share of problems solved, in percent"),
+            "Overlap-free": number_column(
+                format="%.1f", help="The same on hidden tests that no feedback test repeats"
+            ),
             "Calls": number_column(format="%.1f", help="Model calls per sample"),
             "Tokens": number_column(format="%,.0f", help="Prompt and completion, per sample"),
             "Dollars": number_column(format="$%.5f", width=90, help="For the whole run"),

@@ -174,7 +174,7 @@ def _csv(rows: Sequence[BoardRow]) -> str:
              "kind", "status", "commit", "dirty", "problems_asked", "samples_asked", "sandbox",
              "first_look", "unranked")  # fmt: skip
     scores = ("value", "low", "high", "problems", "samples", "errored", "floor", "ceiling")
-    sums = ("calls", "tokens", "cost_usd", "wall_s")
+    sums = ("overlap_free", "calls", "tokens", "cost_usd", "wall_s")
     writer.writerow([*plain, "started_at", *(f"pass@1_{name}" for name in scores), *sums])
     for row in rows:
         started = None if row.started_at is None else _iso(row.started_at)

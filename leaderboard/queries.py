@@ -23,12 +23,15 @@ WITH per_problem AS (
   SELECT run_no, problem_id,
          count(*) FILTER (verdict = 'passed') AS passed,
          count(*) FILTER (verdict <> 'invalid') AS graded,
+         count(*) FILTER (fresh = 'passed') AS fresh_passed,
+         count(fresh) AS fresh_graded,
          count(*) AS samples
   FROM results GROUP BY ALL
 ), scores AS (
   SELECT run_no,
          avg(passed / graded) FILTER (graded > 0) AS value,
          coalesce(stddev_samp(passed / graded) FILTER (graded > 0), 0) AS deviation,
+         avg(fresh_passed / fresh_graded) FILTER (fresh_graded > 0) AS overlap_free,
          count(*) FILTER (graded > 0) AS problems,
          sum(graded)::BIGINT AS graded,
          sum(samples - graded)::BIGINT AS errored,
@@ -51,7 +54,7 @@ SELECT runs.run_id, runs.method, runs.worker, runs.meta, runs.benchmark, runs.be
        coalesce(runs.complete, false) AS complete,
        coalesce(runs.first_look, false) AS first_look,
        value, deviation, coalesce(problems, 0) AS problems, coalesce(graded, 0) AS graded,
-       coalesce(errored, 0) AS errored, floor, ceiling, calls, tokens, cost_usd, wall_s
+       coalesce(errored, 0) AS errored, floor, ceiling, overlap_free, calls, tokens, cost_usd, wall_s
 FROM runs LEFT JOIN scores USING (run_no) LEFT JOIN spent USING (run_no)
 ORDER BY value DESC NULLS LAST, started_at
 """
@@ -87,6 +90,7 @@ class BoardRow:
     complete: bool  # every sample that was asked for has a verdict
     first_look: bool  # problems were chosen for showing, not for measuring
     estimate: Estimate
+    overlap_free: float | None  # pass@1 on the hidden tests that no feedback test repeats
     calls: int | None
     tokens: int | None  # prompt and completion
     cost_usd: float | None

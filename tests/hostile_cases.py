@@ -542,7 +542,7 @@ HOSTILE: dict[str, Attack] = {
             "import signal, time\nsignal.signal(signal.SIGALRM, lambda *a: 1 / 0)\n"
             "signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)",
         ),
-        (TIMEOUT,),
+        (TIMEOUT, EXCEPTION),
         case_s=0.5,
     ),
     "sets back its clocks": Attack(

@@ -179,6 +179,37 @@ HOSTILE: dict[str, Attack] = {
         ),
         TAMPERED,
     ),
+    "assertions of the tests, restored at once": Attack(
+        _returns(
+            "L([1, 1])",
+            _FRAMES
+            + """
+class L(list):
+    def __len__(self):
+        for frame in frames():
+            case = frame.f_locals.get('self')
+            if hasattr(case, 'assertEqual'):
+                kind = type(case).__mro__[1]
+                for name in [n for n in dir(kind) if n.startswith('assert')]:
+                    def once(*a, name=name, genuine=getattr(kind, name), **k):
+                        setattr(kind, name, genuine)
+                    setattr(kind, name, once)
+        return 2
+""",
+        ),
+    ),
+    "code of an assertion, restored at once": Attack(
+        _when_called(
+            "for frame in frames():\n    case = frame.f_locals.get('self')\n"
+            "    if hasattr(case, 'assertEqual'):\n"
+            "        genuine = type(case).assertEqual.__wrapped__\n"
+            "        kept = genuine.__code__\n"
+            "        genuine.__code__ = (lambda self, *a, **k: None).__code__\n"
+            "        genuine.__code__ = kept",
+            _FRAMES,
+        ),
+        TAMPERED,
+    ),
     "class of the running test": Attack(
         _when_called(
             "for frame in frames():\n    case = frame.f_locals.get('self')\n"
@@ -660,13 +691,13 @@ FORGED_DATA: dict[str, Case] = {  # wrong ones, against the same tests of data
 }
 
 
-def told(case: Case, name: str) -> tuple[Problem, Oracle]:
-    """The problem that a case stands for."""
+def told(case: Case, name: str, benchmark: str = "test") -> tuple[Problem, Oracle]:
+    """The problem that a case stands for; `bigcodebench` gives it that benchmark's libraries."""
     lines = "\n".join(f"        {line}" for line in case.test.splitlines())
     source = (
         f"import unittest\nfrom unittest.mock import patch\n{case.imports}\n"
         f"class TestCases(unittest.TestCase):\n    def test_it(self):\n{lines}\n"
     )
     stub = "import os\ndef task_func(x):\n"
-    problem = Problem(f"test/{name}", "test", stub, "task_func", f"{stub}\n    pass\n", ())
+    problem = Problem(f"test/{name}", benchmark, stub, "task_func", f"{stub}\n    pass\n", ())
     return problem, Oracle(UnitTests(source, ("test_it",)), "", timeout_s=30.0)

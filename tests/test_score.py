@@ -14,9 +14,10 @@ import pytest
 from harness import benchmarks, official
 from harness.benchmarks import DataSources
 from harness.deviations import DEVIATIONS, explain
+from harness.environments import default_cache_dir
 from harness.errors import BenchmarkError, SandboxError, StoreError, UsageError
 from harness.grade import Grader
-from harness.grading import at_once, printable
+from harness.grading import at_once, interpreters, printable
 from harness.journal import Journal
 from harness.samples import Sample, read
 from harness.sandbox import Sandbox, own_interpreter
@@ -211,6 +212,26 @@ async def test_evalplus_itself_gives_its_verdicts_and_differences_are_explained(
     page = "\n".join(lines(found))
     assert "ours differs     on 2 of 6 samples" in page
     assert "deviation find-zero" in page
+
+
+async def test_bigcodebench_and_ours_agree_with_what_was_recorded(load, shared, sandbox):
+    benchmark = load("bigcodebench-hard")
+    try:
+        found = interpreters(benchmark, default_cache_dir())
+    except UsageError as error:
+        pytest.skip(str(error))
+    (path,) = (shared / "parity" / "bigcodebench").iterdir()
+    few = [f"BigCodeBench/{n}" for n in (19, 89, 92)]
+    want = {r["task_id"]: r["base"] == "pass" for r in recorded(path) if r["task_id"] in few}
+    samples = [s for s in read(path, benchmark.items, "BigCodeBench") if s.problem_id in few]
+    options = {"stub": stubs(benchmark)}
+    async with Grader(sandbox, interpreters=found) as grader:
+        ours = await score(benchmark, samples, grader, **options)
+    both = await compare(ours, samples, sandbox, "bigcodebench", *found.values(), **options)
+    jsonschema.validate(both.as_dict(), SCHEMA)
+    assert {row.problem_id: row.ours.solved for row in both.rows} == want
+    assert {row.problem_id: row.verdict.solved for row in both.rows} == want
+    assert both.official == "bigcodebench 0.2.5"
 
 
 def test_what_has_no_official_package_says_so(load, sandbox):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import json
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from harness import environments
 from harness.grade import Grader, Report
-from harness.sandbox import Interpreter, Sandbox, own_interpreter
+from harness.sandbox import Interpreter, Sandbox
 from harness.types import Oracle, Problem, UnitTests, Verdict
 from tests.hostile_unittests import (
     DATA,
@@ -31,8 +35,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def grader(sandbox: Sandbox) -> AsyncIterator[Grader]:
     """Runs unittest modules on our own interpreter: the standard library is enough here."""
-    python = dataclasses.replace(own_interpreter(), packages=())
-    async with Grader(sandbox, lanes=2, interpreters={"bigcodebench": python}) as made:
+    async with Grader(sandbox, lanes=2) as made:
         yield made
 
 
@@ -100,15 +103,31 @@ async def test_odd_but_right_programs_pass(grader: Grader, name: str) -> None:
 
 @pytest.mark.parametrize("name", DATA)
 async def test_right_programs_with_data_pass(data_grader: Grader, name: str) -> None:
-    report = await data_grader.grade(*told(DATA[name], name), DATA[name].code)
+    report = await data_grader.grade(*told(DATA[name], name, "bigcodebench"), DATA[name].code)
     assert report.verdict is Verdict.PASSED, report
 
 
 @pytest.mark.parametrize("name", FORGED_DATA)
 async def test_forged_comparisons_of_data_do_not_pass(data_grader: Grader, name: str) -> None:
     case = FORGED_DATA[name]
-    report = await data_grader.grade(*told(case, name), case.code)
+    report = await data_grader.grade(*told(case, name, "bigcodebench"), case.code)
     assert report.verdict in (Verdict.TAMPERED, Verdict.WRONG, Verdict.EXCEPTION), report
+
+
+async def test_references_pass_in_the_environment(data_grader: Grader, shared: Path) -> None:
+    with gzip.open(shared / "data" / "BigCodeBench-v0.1.4.jsonl.gz", "rt") as file:
+        rows = {row["task_id"]: row for row in map(json.loads, file)}
+    # mocks, figures, files, a web framework's settings, patched streams and paths, subprocesses
+    for number in (8, 12, 17, 39, 76, 145, 183, 324, 562, 684, 715, 1072):
+        row = rows[f"BigCodeBench/{number}"]
+        stub, name = row["code_prompt"], row["entry_point"]
+        problem = Problem(row["task_id"], "bigcodebench", "", name, f"{stub}\n    pass\n", ())
+        found = re.findall(r"^    def (test\w*)", row["test"], re.MULTILINE)
+        tests = Oracle(UnitTests(row["test"], tuple(sorted(set(found)))), "", timeout_s=240.0)
+        report = await data_grader.grade(problem, tests, stub + row["canonical_solution"])
+        assert report.verdict is Verdict.PASSED, (number, report)
+        empty = await data_grader.grade(problem, tests, f"{stub}\n    return None\n")
+        assert empty.verdict not in (Verdict.PASSED, Verdict.TAMPERED), (number, empty)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +158,7 @@ async def test_every_part_of_a_test_can_fail_it(grader: Grader) -> None:
         "def setUp(self): self.addCleanup(int, 'x')": Verdict.EXCEPTION,
         "@classmethod\n    def setUpClass(cls): raise OSError('gone')": Verdict.EXCEPTION,
         "@classmethod\n    def tearDownClass(cls): assert False": Verdict.WRONG,
+        "@classmethod\n    def setUpClass(cls): cls.addClassCleanup(int, 'x')": Verdict.EXCEPTION,
         "def __init__(self, name): raise TypeError": Verdict.EXCEPTION,
     }
     for part, verdict in parts.items():

@@ -6,7 +6,14 @@ import importlib
 
 from harness.benchmarks.protocols import PROTOCOL_LEVELS, apply
 from harness.benchmarks.source import OVERRIDE_VARIABLES, DataSources
-from harness.benchmarks.suite import Benchmark, Item, described, leave_out, list_digest
+from harness.benchmarks.suite import (
+    Benchmark,
+    Item,
+    described,
+    leave_out,
+    list_digest,
+    reasons,
+)
 from harness.errors import UsageError
 
 REGISTRY = {
@@ -38,6 +45,7 @@ __all__ = [
     "leave_out",
     "list_digest",
     "load",
+    "reasons",
 ]
 
 

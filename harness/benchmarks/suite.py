@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from harness.benchmarks.source import Data, DataSources, Row, Source
@@ -132,6 +132,15 @@ def leave_out(benchmark: Benchmark, ids: Iterable[str], reason: str) -> Benchmar
     out = {key: reason for key in ids if key in benchmark.items}
     kept = {key: item for key, item in benchmark.items.items() if key not in out}
     return replace(benchmark, items=kept, left_out=benchmark.left_out | out)
+
+
+def reasons(left_out: Mapping[str, str]) -> str:
+    """`2 problems left out: 1 test: nothing to split (HumanEval/32, HumanEval/38)`."""
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in left_out.items():
+        by_reason.setdefault(reason, []).append(key)
+    parts = (f"{reason} ({', '.join(keys)})" for reason, keys in by_reason.items())
+    return f"{len(left_out)} problems left out: {'; '.join(parts)}"
 
 
 def list_digest(ids: Iterable[str]) -> str:

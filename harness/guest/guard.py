@@ -52,18 +52,68 @@ def told(error, file_name=None, before=0):
     return f"{_NAME(type(error))}: {message}{where}"
 
 
+SIGNS = []  # of tampering, as they are seen
+ASSERTIVE = ("assert", "fail", "_get", "_base", "_deprecate", "_format", "_truncate")
+_sealed = []  # not empty once the tests are defined
+
+
+def _refused(name):
+    if _sealed and (name.startswith(ASSERTIVE) or name == "__class__"):
+        SIGNS.append(f"{name} of the tests")
+
+
+class Sealed(type):
+    """The class of our TestCase: setting an assertion is a sign, also when it is taken back."""
+
+    def __setattr__(cls, name, value):
+        _refused(name)
+        super().__setattr__(name, value)
+
+
+def seal():
+    """From now on nothing has a reason to change the tests' classes."""
+    _sealed.append(True)
+
+
 def private_unittest():
     """(a package like `unittest` with a TestCase that nobody else holds, its module)."""
     spec = importlib.util.find_spec("unittest.case")
     case = importlib.util.module_from_spec(spec)
-    case.__builtins__ = __builtins__
+
+    def build(function, name, *bases, **keywords):
+        if name == "TestCase":
+            keywords["metaclass"] = Sealed
+        return builtins.__build_class__(function, name, *bases, **keywords)
+
+    case.__builtins__ = {**__builtins__, "__build_class__": build}
     spec.loader.exec_module(case)
+
+    def setting(self, name, value):
+        _refused(name)
+        object.__setattr__(self, name, value)
+
+    case.TestCase.__setattr__ = setting
     package = types.ModuleType("unittest")
     vars(package).update(vars(unittest))
     for name, value in vars(case).items():
         if name in vars(package) and not name.startswith("__"):
             setattr(package, name, value)
     return package, case
+
+
+def watch(*found):
+    """Note it when the code of a function among what `Slots.read` found is replaced, for good."""
+
+    def heard(event, arguments):
+        if event == "object.__setattr__" and arguments[1] == "__code__":
+            if any(arguments[0] is value for values in found for value in values):
+                SIGNS.append("the code of a function")
+        elif event == "ctypes.dlsym":
+            name = arguments[1]
+            if type(name) is str and name.startswith("PyFrame_"):
+                SIGNS.append("another function's variables")
+
+    sys.addaudithook(heard)
 
 
 class Slots:

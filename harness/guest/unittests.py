@@ -66,13 +66,12 @@ for _name, _value in list(vars(CASE.TestCase).items()):
     if _name.startswith("assert") and isinstance(_value, types.FunctionType):
         setattr(CASE.TestCase, _name, looking(_value))
 MACHINERY = guard.machinery(CASE)
+for _value in vars(CASE.TestCase).values():
+    if hasattr(_value, "__wrapped__"):
+        MACHINERY.add(_value, ["__wrapped__"])
 MACHINERY_USUAL = MACHINERY.read()
 # what an attribute of a running test must not hide
-ASSERTING = frozenset(
-    name
-    for name in dir(CASE.TestCase)
-    if name.startswith(("assert", "fail", "_get", "_base", "_deprecate", "_format", "_truncate"))
-)
+ASSERTING = frozenset(name for name in dir(CASE.TestCase) if name.startswith(guard.ASSERTIVE))
 
 
 class Sink(io.StringIO):
@@ -106,6 +105,9 @@ def settle():
     os.environ.update(TZ="UTC", OMP_NUM_THREADS="1", TF_CPP_MIN_LOG_LEVEL="3")
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     time.tzset()
+    own = os.path.dirname(sys.executable)  # where `python` has the environment's packages
+    if own not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = f"{own}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     for site in sys.path:
         data = os.path.normpath(os.path.join(site, "../../../nltk_data"))
         if os.path.isdir(data):
@@ -181,10 +183,10 @@ class Runner:
         LOOKS.append(self.look)
         self.world = guard.surroundings(program)
         self.usual = self.world.read()
-        self.found = None  # the first sign of tampering
         self.case = None  # the TestCase that is running
         self.own = guard.Slots()  # what the tests themselves defined
         self.own_usual = []
+        guard.watch(MACHINERY_USUAL, self.usual, self.own_usual)
         self.namespace = {}
         self.names = {}  # known to the tests alone -> genuine object
         self.codes = {}  # of the test methods -> their bytes
@@ -197,8 +199,8 @@ class Runner:
             self.note(str(liar))
 
     def note(self, sign):
-        if sign is not None and self.found is None:
-            self.found = sign
+        if sign is not None:
+            guard.SIGNS.append(sign)
 
     def loaded(self, namespace, entry_point):
         """The solution is there: check what it may have changed. Raises Refused."""
@@ -209,8 +211,8 @@ class Runner:
         self.refuse()
 
     def refuse(self):
-        if self.found is not None:
-            raise Refused("tampered", f"it changed or forged {self.found}"[:300])
+        if guard.SIGNS:
+            raise Refused("tampered", f"it changed or forged {guard.SIGNS[0]}"[:300])
 
     def check_process(self):
         if sys.gettrace() is not None or sys.getprofile() is not None:
@@ -243,7 +245,7 @@ class Runner:
         """Find the test methods and make sure that they are those of the source. Raises Refused."""
         kind = self.namespace.get("TestCases")
         bases = CASE.TestCase, unittest.TestCase
-        if type(kind) is not type or not issubclass(kind, bases):
+        if type(kind) not in (type, guard.Sealed) or not issubclass(kind, bases):
             raise Refused("tampered", "TestCases is not the tests' own class")
         self.kind = kind
         genuine = set(codes_in(code))
@@ -267,7 +269,8 @@ class Runner:
         fixed = [n for n, value in values if issubclass(type(value), shared)]
         self.own.places += [(self.namespace, n, f"{n} of the tests") for n in fixed]
         self.own.places += [(self.namespace, n, "a name of the tests") for n in self.names]
-        self.own_usual = self.own.read()
+        self.own_usual += self.own.read()
+        guard.seal()
         gc.freeze()  # out of the sight of gc.get_objects
 
     def guarded(self, function):
@@ -351,7 +354,9 @@ class Runner:
         """Run setUpClass or tearDownClass; its finding."""
         verdict, detail = finding(getattr(self.kind, name))
         if name == "tearDownClass" and verdict == "passed":
-            verdict, detail = finding(self.kind.doClassCleanups)
+            self.kind.doClassCleanups()  # keeps what they raise
+            for _, error, _ in self.kind.tearDown_exceptions:
+                verdict, detail = "exception", guard.told(error)
         self.check_tests()
         self.refuse()
         return verdict, detail

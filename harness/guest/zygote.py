@@ -114,9 +114,10 @@ def clean(folders):
     """Empty the folders that a program can write to. False when something resists."""
     for folder in folders:
         try:
+            os.chmod(folder, 0o700)
             entries = list(os.scandir(folder))
         except OSError:
-            continue
+            return False
         for entry in entries:
             try:
                 if entry.is_dir(follow_symlinks=False):
