@@ -396,6 +396,9 @@ def score(
         bool,
         typer.Option("--check/--no-check", help="BigCodeBench: run the references first."),
     ] = True,
+    regrade: Annotated[
+        bool, typer.Option("--regrade", help="Grade again what was graded before.")
+    ] = False,
     jobs: Jobs = None,
     out: Out = Path("results"),
     data_dir: DataDir = None,
@@ -418,6 +421,7 @@ def score(
         official=official,
         calibrated=calibrated,
         checked=checked,
+        regrade=regrade,
         jobs=_at_least_one(jobs),
         unsafe_local=unsafe_local,
         listen=lambda progress: ticker(progress.line(), progress.done == progress.total),

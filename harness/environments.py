@@ -312,7 +312,7 @@ class _Seen:
         self.total, self.progress, self.names = total, progress, set[str]()
 
     def line(self, text: str) -> None:
-        found = re.match(r"(?:Collecting|Requirement already satisfied:) ([\w.-]+)", text)
+        found = re.match(r"(?:Collecting|Requirement already satisfied:| \+) ([\w.-]+)", text)
         if self.progress and found:
             self.names.add(found[1].lower())
             self.progress(len(self.names), max(self.total or 0, len(self.names)))

@@ -37,6 +37,7 @@ PART_S = 60.0  # EvalPlus: the most for all inputs of one part
 MAKING_S = 3600.0  # for a reference's outputs
 ENVIRONMENT = "bigcodebench"  # of the benchmarks whose names begin so
 
+LIGHT, HEAVY = "assertions and cases", "unittests"  # lanes with our own interpreter
 LEAN = Limits(memory_mb=4096)  # EvalPlus's limit on memory
 WIDE = Limits(memory_mb=30 * 1024, file_mb=1024, processes=256, files=1024, stack_mb=10)
 
@@ -100,8 +101,10 @@ class _Floor:
 class _Lanes:
     """Warm lanes of one interpreter, started when they are first wanted."""
 
-    def __init__(self, sandbox: Sandbox, interpreter: Interpreter | None) -> None:
-        self.sandbox, self.interpreter = sandbox, interpreter
+    def __init__(
+        self, sandbox: Sandbox, kinds: Sequence[str], interpreter: Interpreter | None = None
+    ) -> None:
+        self.sandbox, self.kinds, self.interpreter = sandbox, kinds, interpreter
         self._idle: list[tuple[Lane, contextlib.AsyncExitStack]] = []
 
     @contextlib.asynccontextmanager
@@ -116,10 +119,11 @@ class _Lanes:
         self._idle.append((lane, stack))
 
     async def _start(self) -> tuple[Lane, contextlib.AsyncExitStack]:
-        kinds = ["unittests"] if self.interpreter else ["assertions", "cases", "unittests"]
         limits = WIDE if self.interpreter else LEAN
         stack = contextlib.AsyncExitStack()
-        lane = await stack.enter_async_context(self.sandbox.lane(kinds, limits, self.interpreter))
+        lane = await stack.enter_async_context(
+            self.sandbox.lane(self.kinds, limits, self.interpreter)
+        )
         return lane, stack
 
     async def close(self) -> None:
@@ -139,7 +143,8 @@ class Grader:
     """Grades programs in warm lanes, `lanes` at once (a core each by default).
 
     `interpreters` has the Python of each environment that a benchmark needs beside our own.
-    Programs that were graded before are looked up in `verdicts`. Use it as a context manager.
+    Programs that were graded before are looked up in `verdicts`; with `regrade` they are graded
+    again, and what the references return is still taken from there. Use it as a context manager.
     """
 
     def __init__(
@@ -148,14 +153,19 @@ class Grader:
         *,
         lanes: int | None = None,
         verdicts: VerdictCache | None = None,
+        regrade: bool = False,
         interpreters: Mapping[str, Interpreter] | None = None,
     ) -> None:
-        self.sandbox, self.verdicts = sandbox, verdicts
+        self.sandbox, self.verdicts, self.regrade = sandbox, verdicts, regrade
         self.interpreters = dict(interpreters or {})
         self._floor = _Floor(lanes or max(2, os.cpu_count() or 1))
-        self._lanes = {"": _Lanes(sandbox, None)}
+        # unittest takes long to import, so what does without has lanes of its own
+        self._lanes = {
+            LIGHT: _Lanes(sandbox, ["assertions", "cases"]),
+            HEAVY: _Lanes(sandbox, ["unittests"]),
+        }
         for name, interpreter in self.interpreters.items():
-            self._lanes[name] = _Lanes(sandbox, interpreter)
+            self._lanes[name] = _Lanes(sandbox, ["unittests"], interpreter)
         self._expected: dict[str, asyncio.Task[dict[str, Any]]] = {}
         self._open = True
 
@@ -205,7 +215,9 @@ class Grader:
             return Report(Verdict.NO_CODE, "no program in the answer", (), 0.0)
         if problem.entry_point not in problem.prelude + code:
             return Report(Verdict.NO_CODE, f"{problem.entry_point} is not defined", (), 0.0)
-        environment = ENVIRONMENT if problem.benchmark.startswith(ENVIRONMENT) else ""
+        environment = HEAVY if isinstance(tests, UnitTests) else LIGHT
+        if problem.benchmark.startswith(ENVIRONMENT):
+            environment = ENVIRONMENT
         if environment not in self._lanes:
             raise SandboxError(
                 f"{problem.problem_id} needs the environment of {environment}: "
@@ -251,7 +263,7 @@ class Grader:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _kept(self, key: str) -> Report | None:
-        data = self.verdicts.get(key) if self.verdicts else None
+        data = self.verdicts.get(key) if self.verdicts and not self.regrade else None
         if data is None:
             return None
         row = json.loads(data)
@@ -342,7 +354,7 @@ class Grader:
                 "keep": [k - (len(base) if name == "plus" else 0) for k in keep],
                 "stop_early": True,
             }
-            report = await self.work("", work, problem.problem_id)
+            report = await self.work(LIGHT, work, problem.problem_id)
             if "made" not in report:
                 said = report.get("ended") or report.get("lane")
                 raise SandboxError(f"{problem.problem_id}: its reference does not run: {said}")
@@ -372,8 +384,10 @@ async def _judged(lane: Lane, work: dict[str, Any]) -> dict[str, Any]:
         finally:
             receiving.cancel()
     except GuestGone as gone:  # only the solution's data can have done that
-        crashed = ["crashed", f"its result broke the judge: {gone.detail}"]
-        raise _Discard({"outcomes": [], "ended": crashed}) from gone
+        ended = ["crashed", f"its result broke the judge: {gone.detail}"]
+        if gone.reason == "cpu":
+            ended = ["timeout", "comparing its results took too long"]
+        raise _Discard({"outcomes": [], "ended": ended}) from gone
     report: dict[str, Any] = (marshal.loads if kind == wire.MADE else json.loads)(payload)
     return report
 

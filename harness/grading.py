@@ -61,6 +61,7 @@ async def open_grader(
     sandbox: Sandbox | None = None,
     unsafe_local: bool = False,
     kept: bool = True,
+    regrade: bool = False,
     hidden: Sequence[Path] = (),
 ) -> AsyncIterator[Grader]:
     """A grader for this benchmark; `kept` looks up and keeps verdicts in the cache folder.
@@ -77,7 +78,9 @@ async def open_grader(
         )
     with contextlib.ExitStack() as stack:
         cache = stack.enter_context(VerdictCache(cache_dir / VERDICTS)) if kept else None
-        async with Grader(sandbox, lanes=jobs, verdicts=cache, interpreters=found) as grader:
+        async with Grader(
+            sandbox, lanes=jobs, verdicts=cache, regrade=regrade, interpreters=found
+        ) as grader:
             yield grader
 
 

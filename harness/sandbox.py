@@ -25,6 +25,7 @@ import importlib.util
 import json
 import os
 import platform
+import py_compile
 import shutil
 import signal
 import socket
@@ -267,7 +268,9 @@ class Sandbox:
             secret = os.urandom(16).hex()
             mark = f"30.{int(secret[:12], 16)}"  # seconds, and a name that nothing else has
             # a child that holds the secret in its environment, as we hold keys in ours
-            holder = await asyncio.create_subprocess_exec("/bin/sleep", mark, env={"CANARY": secret})
+            holder = await asyncio.create_subprocess_exec(
+                "/bin/sleep", mark, env={"CANARY": secret}
+            )
             canary = {
                 "port": listener.getsockname()[1],
                 "secret": secret,
@@ -474,8 +477,9 @@ class Sandbox:
         directory = "/guest" if inside else str(GUEST_DIR)
         # not -I: it would ignore our PYTHONHASHSEED, and sets would have another order each time
         flags = ["-s", "-S", "-B"] if interpreter.sites else ["-s", "-P", "-S", "-B"]  # -P: 3.11 on
-        python = [interpreter.python, *flags, f"{directory}/{guest}.py", str(fd)]
-        python.append(json.dumps(passed))
+        # imported, not run as a script: a module's compiled form is kept
+        start = f"import sys; sys.path.insert(0, {directory!r}); import {guest}; {guest}.main()"
+        python = [interpreter.python, *flags, "-c", start, str(fd), json.dumps(passed)]
         if self.tier == "bubblewrap":
             first = ["--as-pid-1"] if guest == "zygote" else []
             return [*_bubblewrap(limits, interpreter, self.hidden), *first, "--", *python]
@@ -530,6 +534,7 @@ def own_interpreter() -> Interpreter:
     """The harness's own Python, without its environment but for `ALLOWED_PACKAGES`."""
     from importlib.metadata import PackageNotFoundError, version
 
+    _compile_guests()
     known = []
     for name in ALLOWED_PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -537,6 +542,15 @@ def own_interpreter() -> Interpreter:
     said = [f"Python {sys.version.split()[0]} {sys.platform} {platform.machine()}", *known]
     prefix = os.path.realpath(sys.base_prefix)
     return Interpreter(_interpreter(), prefix, tuple(_package_dirs()), digest="; ".join(said))
+
+
+def _compile_guests() -> None:
+    """Compile what guests import: they cannot write it down, and start anew for every lane."""
+    for source in GUEST_DIR.glob("*.py"):
+        compiled = Path(importlib.util.cache_from_source(str(source)))
+        with contextlib.suppress(OSError):  # a read-only installation
+            if not compiled.exists() or compiled.stat().st_mtime < source.stat().st_mtime:
+                py_compile.compile(str(source), quiet=1)
 
 
 def _interpreter() -> str:

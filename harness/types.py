@@ -76,7 +76,9 @@ class Cases:
     digest: str  # SHA-256 of the inputs and of all that decides the expected outputs
     atol: float = 0.0  # how far a float may be off; EvalPlus widens it where outputs are floats
     rule: str = "equal"  # how outputs are compared; `harness/guest/cases.py` lists the rules
-    case_s: float = 1.0  # least limit for one input; four times the reference's time if that is more
+    case_s: float = (
+        1.0  # least limit for one input; four times the reference's time if that is more
+    )
     only: tuple[int, ...] | None = None  # positions in base + plus that count; None is all
 
 

@@ -80,8 +80,8 @@ class Chunk:
     """Outputs that were not sent yet. Each is kept as its record, or as its values where the
     record cannot be turned back: what a later call changes in it does not count."""
 
-    def __init__(self, channel):
-        self.channel = channel
+    def __init__(self, channel, most_mb):
+        self.channel, self.most_mb = channel, most_mb  # most_mb: of a value that is shown
         self.first, self.since = 0, time.monotonic()
         self.clear(0)
 
@@ -92,7 +92,7 @@ class Chunk:
         """Whether the chunk should be sent now."""
         data = record(value)
         if data is None:
-            self.values[len(self.records)] = wire.dump([exact(value), value])
+            self.values[len(self.records)] = dumped(value, self.most_mb)
             data = b""
         elif data[:1] == DIGEST:
             self.values[len(self.records)] = value  # sent before anything can change it
@@ -133,8 +133,15 @@ class Chunk:
             return value
         if only_floats and not is_floats(value):
             return TOO_LARGE
-        data = wire.dump([exact(value), value])
-        return data if len(data) <= wire.FRAME_MB << 20 else TOO_LARGE
+        return dumped(value, self.most_mb)
+
+
+def dumped(value, most_mb):
+    """[whether its type is exact, the value] for the judge; TOO_LARGE beyond `most_mb`."""
+    data = wire.dump([exact(value), value], most_mb)
+    if data == wire.DEEP:
+        return b'{"l": [false, ' + wire.DEEP + b"]}"
+    return TOO_LARGE if data == wire.TOO_LARGE else data
 
 
 def exact(value):
@@ -152,7 +159,8 @@ def child(channel, order):
     if entry_point is None:
         return
     channel.receive()  # the judge's word to begin
-    chunk, times, clock = Chunk(channel), [], time.process_time
+    most_mb = wire.FRAME_MB if program["timed"] else wire.VALUE_MB
+    chunk, times, clock = Chunk(channel, most_mb), [], time.process_time
     for position, arguments in enumerate(inputs):
         if position in alone:
             chunk.send()
@@ -321,6 +329,8 @@ class Outputs:
         self.blob = payload[_COUNTS.size + size :]
         if not count or size != 4 * count or sum(self.lengths) != len(self.blob):
             raise ValueError("lengths that do not fit")
+        if max(self.lengths) > BIG:  # what is larger travels as its digest
+            raise ValueError("a record that is too long")
 
     def records(self):
         """(position, record) of each."""
@@ -379,6 +389,8 @@ def judge(link, work):
     try:
         alone = [place for place, _ in work["alone"]]
         timed = work["expected"] is None
+        if timed:  # the reference, which nobody made to harm us
+            link.frame_mb = wire.FRAME_MB
         every = not work["stop_early"]
         more = {"inputs": work["inputs"], "alone": alone, "timed": timed, "every": every}
         found = loaded(link, work, **more)

@@ -53,12 +53,11 @@ def told(error, file_name=None, before=0):
 
 
 SIGNS = []  # of tampering, as they are seen
-ASSERTIVE = ("assert", "fail", "_get", "_base", "_deprecate", "_format", "_truncate")
-_sealed = []  # not empty once the tests are defined
+_sealed = []  # sets of names, once the tests are defined
 
 
-def _refused(name):
-    if _sealed and (name.startswith(ASSERTIVE) or name == "__class__"):
+def _noted(name):
+    if any(name in names for names in _sealed):
         SIGNS.append(f"{name} of the tests")
 
 
@@ -66,13 +65,13 @@ class Sealed(type):
     """The class of our TestCase: setting an assertion is a sign, also when it is taken back."""
 
     def __setattr__(cls, name, value):
-        _refused(name)
+        _noted(name)
         super().__setattr__(name, value)
 
 
-def seal():
-    """From now on nothing has a reason to change the tests' classes."""
-    _sealed.append(True)
+def seal(names):
+    """From now on nothing has a reason to give the tests or their classes these attributes."""
+    _sealed.append(frozenset(names))
 
 
 def private_unittest():
@@ -89,7 +88,7 @@ def private_unittest():
     spec.loader.exec_module(case)
 
     def setting(self, name, value):
-        _refused(name)
+        _noted(name)
         object.__setattr__(self, name, value)
 
     case.TestCase.__setattr__ = setting

@@ -5,9 +5,11 @@ fresh child, gives it the program over a socket of their own, and takes plain da
 comparisons happen among built-in types that no program can influence.
 """
 
+import contextlib
 import importlib
 import json
 import marshal
+import resource
 import socket
 import sys
 
@@ -15,13 +17,16 @@ sys.path.insert(0, __file__.rpartition("/")[0])
 import wire
 from link import Ended, Link
 
+MOST = 1000  # characters of a detail
+
 
 def judged(kinds, control, work):
     """The report on one program: plain data."""
     link = Link(control, work)
     report = {"outcomes": []}
     try:
-        report = kinds[work["kind"]](link, work)
+        with link.limited():
+            report = kinds[work["kind"]](link, work)
     except Ended as ended:
         report["ended"] = [ended.verdict, ended.detail]
     except RecursionError:
@@ -32,11 +37,17 @@ def judged(kinds, control, work):
         link.stop()
     except Ended as ended:
         report["lane"] = ended.detail
+    report["outcomes"] = [[verdict, detail[:MOST]] for verdict, detail in report["outcomes"]]
+    if "ended" in report:
+        report["ended"] = [report["ended"][0], report["ended"][1][:MOST]]
     return {**report, "usage": link.usage}
 
 
 def main():
     limits = json.loads(sys.argv[2])
+    most = limits["memory_mb"] << 20
+    with contextlib.suppress(ValueError):  # macOS refuses
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
     kinds = {name: importlib.import_module(name).judge for name in limits["kinds"]}
     channel = wire.connect(limits)
     control = socket.socket(fileno=limits["link"])
@@ -49,7 +60,3 @@ def main():
             channel.send(wire.MADE, marshal.dumps(report, 2))
         else:
             channel.send(wire.DONE, json.dumps(report).encode())
-
-
-if __name__ == "__main__":
-    main()

@@ -1,18 +1,25 @@
 """The judge's end of one program: frames out and in, within the program's time.
 
 A limit is used up by CPU time of the program, or by wall time in which nobody waited for a core: a
-sleeper times out, a slow machine does not.
+sleeper times out, a slow machine does not. The judge's own CPU time over what a program sent is
+limited as the program's is (`Link.limited`).
 """
 
+import contextlib
 import json
 import marshal
+import math
+import resource
 import select
+import signal
 import socket
 import time
 
 import wire
 
 CPU_SPARE_S = 5  # how far the kernel's own CPU limit lies behind the clock here
+OWN_SPARE_S = 1  # the same for the judge's own CPU time
+OWN_TICK_S = 0.1  # the judge is reminded so often that its time is up
 _OUT_OF_CPU = -24  # SIGXCPU
 
 
@@ -32,10 +39,38 @@ class Link:
         self.control = control
         self.total_s = work["limit_s"]
         self.step_s = None
+        self.frame_mb = wire.VALUE_MB  # the largest frame that the program may send
         self.busy_factor = work["busy_factor"]
         self.data = None
         self.over = None  # the Ended that was raised, also when a test swallowed it
         self.usage = {"cpu_s": 0.0, "starved_s": 0.0, "wall_s": 0.0}  # of the children that ended
+
+    @contextlib.contextmanager
+    def limited(self):
+        """Limits the CPU time of this process to that of the program, as long as it lasts.
+
+        Raises Ended between two steps of Python. A single step that goes on, comparing values that
+        were made for it, is ended by the kernel, and this process with it (SIGXCPU).
+        """
+        soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        last = math.ceil(time.process_time() + self.total_s) + OWN_SPARE_S
+        if hard == resource.RLIM_INFINITY or last < hard:
+            resource.setrlimit(resource.RLIMIT_CPU, (last, hard))
+        signal.signal(signal.SIGPROF, self._late)
+        signal.setitimer(signal.ITIMER_PROF, self.total_s, OWN_TICK_S)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+    def _late(self, _, frame):
+        while frame is not None:
+            if frame.f_globals is globals():  # it would lose a word of the zygote's; the next tick
+                return
+            frame = frame.f_back
+        self.end("timeout", f"comparing its results took more than {self.total_s:g} s")
 
     def start(self, kind, program):
         """Fork a child for a program and send it there; one at a time."""
@@ -94,7 +129,9 @@ class Link:
         while True:
             if len(self.buffer) >= wire.HEADER_BYTES:
                 try:
-                    length, kind = wire.parse_header(self.buffer[: wire.HEADER_BYTES])
+                    length, kind = wire.parse_header(
+                        self.buffer[: wire.HEADER_BYTES], self.frame_mb
+                    )
                 except ValueError as error:
                     self.end("tampered", str(error))
                 whole = wire.HEADER_BYTES + length

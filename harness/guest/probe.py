@@ -167,6 +167,3 @@ def main():
     if canary.get("daemon"):
         daemon(limits["link"])
     channel.send(wire.DONE, json.dumps(found).encode())
-
-
-main()

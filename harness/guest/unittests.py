@@ -71,7 +71,11 @@ for _value in vars(CASE.TestCase).values():
         MACHINERY.add(_value, ["__wrapped__"])
 MACHINERY_USUAL = MACHINERY.read()
 # what an attribute of a running test must not hide
-ASSERTING = frozenset(name for name in dir(CASE.TestCase) if name.startswith(guard.ASSERTIVE))
+ASSERTING = frozenset(
+    name
+    for name in dir(CASE.TestCase)
+    if name.startswith(("assert", "fail", "_get", "_base", "_deprecate", "_format", "_truncate"))
+)
 
 
 class Sink(io.StringIO):
@@ -270,7 +274,7 @@ class Runner:
         self.own.places += [(self.namespace, n, f"{n} of the tests") for n in fixed]
         self.own.places += [(self.namespace, n, "a name of the tests") for n in self.names]
         self.own_usual += self.own.read()
-        guard.seal()
+        guard.seal({*ASSERTING, *order["methods"], "__class__"})
         gc.freeze()  # out of the sight of gc.get_objects
 
     def guarded(self, function):

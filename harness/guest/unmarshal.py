@@ -1,8 +1,12 @@
-"""Reads what `marshal.dumps(value, 2)` writes for plain data, as marshal must not: without trust."""
+"""Reads what `marshal.dumps(value, 2)` writes for plain data, as marshal must not: without trust.
+
+Memory grows with the bytes, time too but for sets and dictionaries of values whose hashes were made
+to collide, where it grows with the square: the caller limits the length.
+"""
 
 import struct
 
-_ALONE = {b"N": None, b"T": True, b"F": False, b".": ...}
+_ALONE = {b"N": None, b"T": True, b"F": False, b".": ..., b"S": StopIteration}
 _ENDS = b"0"
 
 
@@ -68,7 +72,7 @@ class Reader:
         if any(digit >> 15 for digit in digits):
             raise ValueError("a wrong digit")
         bits = "".join(f"{digit:015b}" for digit in reversed(digits)) or "0"
-        value = int(bits, 2)  # linear: a power of two
+        value = int(bits, 2)  # linear, and of any length: a power of two
         return -value if count < 0 else value
 
 

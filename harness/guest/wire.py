@@ -13,6 +13,7 @@ import struct
 import sys
 
 FRAME_MB = 64  # the largest frame either side accepts
+VALUE_MB = 16  # the largest that the judge takes from a solution: decoded it is many times as large
 HELLO, LOAD, OK, ERROR = b"H", b"L", b"O", b"E"
 CALL, RETURNED, RAISED, TEST, DONE = b"C", b"R", b"X", b"T", b"D"
 REQUEST, REPLY, ANSWER = b"Q", b"A", b"F"
@@ -25,6 +26,8 @@ CHUNK, MORE, SHOW, SHOWN, MADE = (
     b"B",
 )  # outputs of several inputs (`cases.py`)
 MISSING = b"M"  # the program loaded, but does not define its entry point
+# what stands for a value that cannot cross
+DEEP, TOO_LARGE = b'{"o": "deeply nested"}', b'{"o": "too large"}'
 
 _HEADER = struct.Struct(">IB")
 
@@ -63,11 +66,11 @@ def frame(kind, payload=b""):
     return _HEADER.pack(len(payload), kind[0]) + payload
 
 
-def parse_header(header):
+def parse_header(header, most_mb=FRAME_MB):
     """(payload length, kind) of the 5 header bytes. Raises ValueError when it is too large."""
     length, kind = _HEADER.unpack(header)
-    if length > FRAME_MB << 20:
-        raise ValueError(f"frame of {length} bytes, {FRAME_MB} MB allowed")
+    if length > most_mb << 20:
+        raise ValueError(f"frame of {length} bytes, {most_mb} MB allowed")
     return length, bytes([kind])
 
 
@@ -106,7 +109,7 @@ class Channel:
 
 
 def connect(limits):
-    """The channel to the harness of a guest that stays; its own memory is limited, not its time."""
+    """The channel to the harness of a guest that stays."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.path[:] = [p for p in sys.path if not p.endswith("/guest")] + limits["packages"]
     return Channel(int(sys.argv[1]))
@@ -144,12 +147,13 @@ def start():
     return channel
 
 
-def dump(value):
-    """Encode a value as bytes; what is not plain data becomes a tagged type name."""
+def dump(value, most_mb=VALUE_MB):
+    """Encode a value as bytes; what is not plain data, or too large, becomes a tagged type name."""
     try:
-        return json.dumps(_pack(value)).encode()
+        data = json.dumps(_pack(value)).encode()
     except RecursionError:
-        return json.dumps({"o": "deeply nested"}).encode()
+        return DEEP
+    return data if len(data) <= most_mb << 20 else TOO_LARGE
 
 
 def load(payload):

@@ -286,6 +286,3 @@ def main():
             message = "<no message>"
         fact = {"stage": failed.stage, "class": type(error).__name__, "message": message}
         channel.send(wire.ERROR, json.dumps({**fact, "line": failed.line}).encode())
-
-
-main()

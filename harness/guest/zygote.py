@@ -257,7 +257,3 @@ def main():
     gc.freeze()
     own.send(wire.HELLO)
     zygote.serve()
-
-
-if __name__ == "__main__":
-    main()
