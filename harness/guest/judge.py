@@ -25,8 +25,8 @@ def judged(kinds, control, work):
     link = Link(control, work)
     report = {"outcomes": []}
     try:
-        with link.limited():
-            report = kinds[work["kind"]](link, work)
+        link.limit()
+        report = kinds[work["kind"]](link, work)
     except Ended as ended:
         report["ended"] = [ended.verdict, ended.detail]
     except RecursionError:
@@ -34,6 +34,7 @@ def judged(kinds, control, work):
     except MemoryError:
         report["ended"] = ["memory", "its result does not fit"]
     try:
+        link.unlimit()
         link.stop()
     except Ended as ended:
         report["lane"] = ended.detail

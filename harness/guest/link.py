@@ -2,10 +2,9 @@
 
 A limit is used up by CPU time of the program, or by wall time in which nobody waited for a core: a
 sleeper times out, a slow machine does not. The judge's own CPU time over what a program sent is
-limited as the program's is (`Link.limited`).
+limited as the program's is (`Link.limit`).
 """
 
-import contextlib
 import json
 import marshal
 import math
@@ -45,32 +44,32 @@ class Link:
         self.over = None  # the Ended that was raised, also when a test swallowed it
         self.usage = {"cpu_s": 0.0, "starved_s": 0.0, "wall_s": 0.0}  # of the children that ended
 
-    @contextlib.contextmanager
-    def limited(self):
-        """Limits the CPU time of this process to that of the program, as long as it lasts.
+    def limit(self):
+        """Limit the CPU time of this process to that of the program, until `unlimit`.
 
-        Raises Ended between two steps of Python. A single step that goes on, comparing values that
-        were made for it, is ended by the kernel, and this process with it (SIGXCPU).
+        Ended is raised, once, between two steps of Python. A single step that goes on, comparing
+        values that were made for it, is ended by the kernel, and this process with it (SIGXCPU).
         """
-        soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         last = math.ceil(time.process_time() + self.total_s) + OWN_SPARE_S
         if hard == resource.RLIM_INFINITY or last < hard:
             resource.setrlimit(resource.RLIMIT_CPU, (last, hard))
         signal.signal(signal.SIGPROF, self._late)
         signal.setitimer(signal.ITIMER_PROF, self.total_s, OWN_TICK_S)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.signal(signal.SIGPROF, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+    def unlimit(self):
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, signal.SIG_IGN)
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
 
     def _late(self, _, frame):
         while frame is not None:
             if frame.f_globals is globals():  # it would lose a word of the zygote's; the next tick
                 return
             frame = frame.f_back
-        self.end("timeout", f"comparing its results took more than {self.total_s:g} s")
+        if self.over is None:
+            self.end("timeout", f"comparing its results took more than {self.total_s:g} s")
 
     def start(self, kind, program):
         """Fork a child for a program and send it there; one at a time."""
