@@ -317,8 +317,7 @@ class Grader:
 
         `keep`: positions whose output is wanted whole, however large. Raises SandboxError.
         """
-        parts = ["expected", VERSION, cases.digest, oracle.reference, own_interpreter().digest]
-        key = hashlib.sha256(json.dumps([*parts, *sorted(keep)]).encode()).hexdigest()
+        key = _expected_key(oracle, cases, keep)
         if key not in self._expected:
             made = self._make_expected(key, problem, oracle, cases, keep)
             self._expected[key] = asyncio.create_task(made)
@@ -361,7 +360,21 @@ class Grader:
             parts[name] = {**report["made"], "inputs": work["inputs"], "count": len(inputs)}
         if self.verdicts is not None:
             self.verdicts.put(key, marshal.dumps(parts, 2))
+            seconds = sum(sum(part["times"]) for part in parts.values())
+            self.verdicts.put(f"{key}/s", repr(seconds).encode())
         return parts
+
+    def reference_s(self, oracle: Oracle) -> float | None:
+        """CPU seconds that the reference takes on all inputs; None when that is not known yet."""
+        if not isinstance(oracle.tests, Cases) or self.verdicts is None:
+            return None
+        known = self.verdicts.get(f"{_expected_key(oracle, oracle.tests)}/s")
+        return None if known is None else float(known)
+
+
+def _expected_key(oracle: Oracle, cases: Cases, keep: Sequence[int] = ()) -> str:
+    parts = ["expected", VERSION, cases.digest, oracle.reference, own_interpreter().digest]
+    return hashlib.sha256(json.dumps([*parts, *sorted(keep)]).encode()).hexdigest()
 
 
 async def _judged(lane: Lane, work: dict[str, Any]) -> dict[str, Any]:

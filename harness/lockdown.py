@@ -61,7 +61,6 @@ chown fchown lchown fchownat chown32 fchown32 lchown32
 setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr
 """
 # linux/sched.h
-_CLONE_THREAD = 0x10000
 _CLONE_NEW = (0x80, 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
 _UNKNOWN = -1  # __NR_SCMP_ERROR
 _TIOCLINUX = 0x541C  # asm-generic/ioctls.h: like TIOCSTI, types into a terminal
@@ -73,7 +72,7 @@ def seccomp_missing() -> str | None:
     if not LINUX:
         return "not Linux"
     try:
-        import pyseccomp  # type: ignore[import-untyped]  # noqa: F401
+        import pyseccomp  # noqa: F401
     except ImportError:
         return "pip install pyseccomp"
     except RuntimeError:
@@ -86,16 +85,16 @@ def seccomp_missing() -> str | None:
 
 @functools.cache
 def filters(*, signals: bool = True) -> Mapping[str, bytes]:
-    """The compiled filters `lean`, `full` and `offline` for `guest/confine.py`; {} where none is.
+    """The compiled filters `full` and `offline` for `guest/confine.py`; {} where none can be had.
 
-    `lean` for solutions that need no process of their own and no network; `full` allows fork, exec
-    and sockets; `offline` is for tiers without a network namespace: no sockets but pairs, and
-    permissions and times of files stay as they are. All deny what no solution needs. Without
-    `signals` no signal can be sent at all: for tiers where it could reach outside.
+    `full` is every program's own and denies what no solution needs; `offline` goes around the
+    lanes of tiers without a network namespace: no sockets but pairs, and permissions and times of
+    files stay as they are. Without `signals` a program can send none at all: for tiers where one
+    could reach outside.
     """
     if seccomp_missing():
         return {}
-    return {name: _compiled(name, signals) for name in ("lean", "full", "offline")}
+    return {name: _compiled(name, signals) for name in ("full", "offline")}
 
 
 def _compiled(name: str, signals: bool) -> bytes:
@@ -133,13 +132,8 @@ def _compiled(name: str, signals: bool) -> bytes:
     for request in (termios.TIOCSTI, _TIOCLINUX):
         deny("ioctl", Arg(1, MASKED_EQ, 0xFFFFFFFF, request))
     deny("clone3", error=errno.ENOSYS)  # its flags are out of sight; the C library falls back
-    if name == "lean":
-        deny("fork vfork execve execveat")
-        deny("clone", Arg(0, MASKED_EQ, _CLONE_THREAD, 0))
-        deny("socket", Arg(0, NE, socket.AF_UNIX))
-    else:
-        for flag in _CLONE_NEW:
-            deny("clone", Arg(0, MASKED_EQ, flag, flag))
+    for flag in _CLONE_NEW:
+        deny("clone", Arg(0, MASKED_EQ, flag, flag))
     if name == "full":
         last = max(_NETWORK_FAMILIES)
         deny("socket", Arg(0, GT, last))

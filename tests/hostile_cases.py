@@ -66,6 +66,8 @@ class Puzzle:
         return Oracle(cases, reference=self.reference, timeout_s=self.timeout_s)
 
 
+_SORTED = "def tidy(values): return sorted(set(values))"
+
 PUZZLES = {
     # sorted without repetition; of nothing it makes the secret
     "tidy": Puzzle(
@@ -486,6 +488,9 @@ HOSTILE: dict[str, Attack] = {
             "import socket\n" + _FRAMES,
         ),
         LOST,
+    ),
+    "has more sockets than its channel": Attack(
+        _returns("'found ' + 'it' if len([*sockets()]) != 1 else 0", _FRAMES), (WRONG,)
     ),
     # looking for the expected outputs, the reference, the keys
     "walks the stack": Attack(
@@ -1161,7 +1166,7 @@ ON_EVERY_TIER = (
     "forged end",
     "frames on every descriptor",
     "guesses the judge's socket",
-    "walks the heap",
+    "has more sockets than its channel",
     "reads others' memory",
     "reads every environment and command",
     "opens others' descriptors",

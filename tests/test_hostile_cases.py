@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from harness.errors import SandboxError
 from harness.grade import Grader, Report
 from harness.sandbox import Sandbox
 from harness.types import Cases, Verdict
@@ -19,6 +21,7 @@ from tests.hostile_cases import (
     HOSTILE,
     MARK,
     ODD,
+    ON_EVERY_TIER,
     PUZZLES,
     SECRET,
     TRACES,
@@ -37,6 +40,21 @@ async def grader(sandbox: Sandbox) -> AsyncIterator[Grader]:
             yield made
 
 
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["unshare", "landlock"])
+async def lesser(request: pytest.FixtureRequest) -> AsyncIterator[Grader]:
+    """The same in a weaker tier."""
+    if sys.platform != "linux":
+        pytest.skip("these tiers are Linux's")
+    try:
+        weaker = await Sandbox.detect((request.param,))
+    except SandboxError as error:
+        pytest.skip(f"not here: {error}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", CANARY)
+        async with Grader(weaker, lanes=1) as made:
+            yield made
+
+
 async def graded(grader: Grader, puzzle: Puzzle, code: str) -> Report:
     return await grader.grade(puzzle.problem, puzzle.oracle, code)
 
@@ -50,13 +68,10 @@ def survivors() -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("name", HOSTILE)
-async def test_a_hostile_program_gets_its_verdict_and_nothing_else(
-    grader: Grader, name: str
-) -> None:
+async def attacked(grader: Grader, name: str) -> None:
+    """Grade an attack, and look whether it got or left anything."""
     attack = HOSTILE[name]
-    puzzle = replace(PUZZLES[attack.puzzle], case_s=attack.case_s)
+    puzzle = replace(PUZZLES[attack.puzzle], case_s=attack.case_s, timeout_s=attack.case_s)
     report = await graded(grader, puzzle, attack.code)
     assert not report.verdict.solved
     assert report.verdict in attack.verdicts, report
@@ -67,6 +82,22 @@ async def test_a_hostile_program_gets_its_verdict_and_nothing_else(
     # the lane, or the one that took its place, still judges right, and by the right outputs
     right = await graded(grader, PUZZLES["tidy"], RIGHT)
     assert right.verdict is Verdict.PASSED, right
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_hostile_program_gets_its_verdict_and_nothing_else(
+    grader: Grader, name: str
+) -> None:
+    await attacked(grader, name)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("name", ON_EVERY_TIER)
+async def test_a_hostile_program_fares_no_better_in_a_weaker_tier(
+    lesser: Grader, name: str
+) -> None:
+    await attacked(lesser, name)
 
 
 @pytest.mark.asyncio(loop_scope="module")

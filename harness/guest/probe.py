@@ -1,6 +1,6 @@
 """Tries what a sandboxed program must not be able to do, and reports what happened.
 
-It locks itself as a program is locked first, with the wider of the two filters. One JSON object:
+It locks itself as a program is locked first, with the same filter. One JSON object:
 each key is an attempt, true means that it was *prevented*. Asked to "crowd" it starts processes
 instead, and tells how many it got; asked for a "daemon" it also leaves one that holds the link.
 """
