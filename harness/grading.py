@@ -70,7 +70,8 @@ async def open_grader(
     does not isolate, without `unsafe_local`; no environment), SandboxError and StoreError.
     """
     found = interpreters(benchmark, cache_dir)
-    sandbox = sandbox or await Sandbox.detect(hidden=tuple(str(path.resolve()) for path in hidden))
+    covered = tuple(str(path.resolve()) for path in hidden)
+    sandbox = sandbox or await Sandbox.detect(hidden=covered)
     if not sandbox.isolates and not unsafe_local:
         raise UsageError(
             f"the sandbox here ({sandbox.tier}) does not keep model-written code from the network "

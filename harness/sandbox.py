@@ -282,29 +282,34 @@ class Sandbox:
                 "daemon": True,
             }
             limits = Limits(cpu_s=5, memory_mb=1024)
+            more = {"landlock": domain}
+            crowd = asyncio.create_task(self._stops_a_crowd(limits, more))
             try:
-                found: dict[str, bool] = await self._asked(
-                    canary, limits, link=theirs, more={"landlock": domain}
-                )
+                found: dict[str, bool] = await self._asked(canary, limits, link=theirs, more=more)
+                found["process count"] = await crowd
             except GuestGone as error:
                 raise SandboxError(f"the probe did not answer: {error}") from error
             finally:
+                crowd.cancel()
                 holder.kill()
-                await holder.wait()
+                await asyncio.gather(crowd, holder.wait(), return_exceptions=True)
             theirs.close()
             ours.settimeout(2)
             try:
                 found["daemons"] = ours.recv(1) == b""  # held open by whatever is still alive
             except TimeoutError:
                 found["daemons"] = False
-            few = replace(limits, processes=4)
-            wanted = 2 * few.processes * TASKS_FACTOR
-            try:
-                got = await self._asked({"crowd": wanted}, few, more={"landlock": domain})
-                found["process count"] = got < wanted
-            except GuestGone as gone:  # the watch's answer
-                found["process count"] = gone.reason in ("processes", "memory")
             return found
+
+    async def _stops_a_crowd(self, limits: Limits, more: dict[str, Any]) -> bool:
+        """Whether a guest cannot have as many tasks at once as it likes. Raises SandboxError."""
+        few = replace(limits, processes=4)
+        wanted = 2 * few.processes * TASKS_FACTOR
+        try:
+            got: int = await self._asked({"crowd": wanted}, few, more=more)
+            return got < wanted
+        except GuestGone as gone:  # the watch's answer
+            return gone.reason in ("processes", "memory")
 
     async def _asked(self, canary: dict[str, Any], limits: Limits, **options: Any) -> Any:
         """What the probe answers. Raises GuestGone, SandboxError."""
