@@ -8,23 +8,39 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import __version__
 from harness.errors import BenchmarkError, HarnessError, SandboxError
 
+if TYPE_CHECKING:
+    from harness.benchmarks import DataSources
+
 EXTRAS = {"local": "xllamacpp", "leaderboard": "streamlit"}
+FIRST = "humaneval"  # the benchmark that a plain run needs; its package carries it
 
 
 def examine(
-    results: Path, cache_dir: Path | None, keys: Mapping[str, bool], say: Callable[[str], None]
+    results: Path,
+    cache_dir: Path | None,
+    keys: Mapping[str, bool],
+    say: Callable[[str], None],
+    sources: DataSources | None = None,
 ) -> int:
-    """Print a report; 1 when something that a plain run needs is missing, else 0.
+    """Print a report; 1 when something that a plain run needs is missing or damaged, else 0.
 
-    `keys` tells which variables are set; their values never come here.
+    `keys` tells which variables are set; their values never come here. `sources` (default: what
+    is installed) says where benchmark files are looked for; nothing is downloaded.
     """
     say(f"harness {__version__}, Python {sys.version.split()[0]}, {os.cpu_count()} cores")
-    parts = (_sandbox(say), _benchmarks(say), _models(cache_dir, say), _results(results, say))
+    parts = (
+        _sandbox(say),
+        _benchmarks(sources, say),
+        _models(cache_dir, say),
+        _results(results, say),
+    )
     for variable, is_set in keys.items():
         say(f"{variable:16} {'set' if is_set else 'not set'}")
     return 0 if all(parts) else 1
@@ -53,17 +69,24 @@ def _sandbox(say: Callable[[str], None]) -> bool:
     return sandbox.isolates
 
 
-def _benchmarks(say: Callable[[str], None]) -> bool:
+def _benchmarks(sources: DataSources | None, say: Callable[[str], None]) -> bool:
+    """False when a file is damaged, or the first benchmark is absent."""
     from harness import benchmarks
 
+    at_hand = replace(sources or benchmarks.DataSources(), offline=True)
     fine = True
     for name in benchmarks.REGISTRY:
         try:
-            loaded = benchmarks.load(name)
-            say(f"benchmark        {name}: {len(loaded.items)} problems, digest checked")
+            loaded = benchmarks.load(name, at_hand)
+            kind = "rows of your own" if loaded.custom else "digest checked"
+            say(f"benchmark        {name}: {len(loaded.items)} problems, {kind}")
         except BenchmarkError as error:
-            say(f"benchmark        {error}")
-            fine = False
+            file, absent, _ = str(error).partition(" is not at hand")
+            if absent:
+                say(f"benchmark        {name}: {file} absent; its first use fetches it")
+            else:
+                say(f"benchmark        {name}: {error}")
+            fine = fine and bool(absent) and name != FIRST
     return fine
 
 

@@ -452,7 +452,7 @@ HOSTILE: dict[str, Attack] = {
         (TAMPERED, WRONG),
     ),
     "closes every descriptor": Attack(
-        _when_called("os.closerange(0, 1024)\nwhile True: pass", "import os"), (CRASHED,)
+        _when_called("os.closerange(0, 1024)\nwhile True: pass", "import os"), (CRASHED,), "once"
     ),
     "reads what the judge says": Attack(
         _when_called(
@@ -663,7 +663,7 @@ HOSTILE: dict[str, Attack] = {
             "import signal, time\nsignal.signal(signal.SIGALRM, lambda *a: 1 / 0)\n"
             "signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)",
         ),
-        (TIMEOUT, EXCEPTION),
+        (TIMEOUT, EXCEPTION, CRASHED),
         "once",
         case_s=0.3,
     ),

@@ -17,6 +17,7 @@ import pytest
 
 from harness import lockdown
 from harness.guest import confine
+from harness.sandbox import TIERS
 
 GUEST = str(Path(confine.__file__).parent)
 # A parent that locks one child, as the guest does, and tells what `attempt()` found there.
@@ -691,3 +692,10 @@ def test_the_line_names_what_holds_and_what_is_missing() -> None:
     assert all(word in missing and word not in has for word in wanted)
     assert "\n" not in line
     assert lockdown.held("rlimits", nothing)["seccomp"] == "pip install pyseccomp"
+    assert "Landlock files" in lockdown.layers_line("unshare", everything)
+    for tier in TIERS:
+        for found in (everything, nothing):
+            line = lockdown.layers_line(tier, found)
+            assert line.startswith(f"{tier}: ")
+            assert len(line) < 160
+            assert "\n" not in line

@@ -58,21 +58,23 @@ def record(value):
     return data if len(data) <= BIG else DIGEST + hashlib.blake2b(data, digest_size=32).digest()
 
 
+SCALARS = frozenset((int, float, str, bool, type(None), complex, bytes))
+
+
 def is_plain(value):
     """Whether marshal's bytes mean this value: it writes what only looks like bytes as bytes."""
-    kind = type(value)
-    if kind in (list, tuple, set, frozenset):
-        return all(map(is_plain, value))
-    if kind is dict:
+    if type(value) in (list, tuple, set, frozenset):
+        return set(map(type, value)) <= SCALARS or all(map(is_plain, value))
+    if type(value) is dict:
         return all(map(is_plain, value)) and all(map(is_plain, value.values()))
-    return kind in (int, float, str, bool, type(None), complex, bytes)
+    return type(value) in SCALARS
 
 
 def has_set(value):
     if type(value) is dict:
         return any(map(has_set, value)) or any(map(has_set, value.values()))
     if type(value) in (list, tuple):
-        return any(map(has_set, value))
+        return not set(map(type, value)) <= SCALARS and any(map(has_set, value))
     return type(value) in (set, frozenset)
 
 
