@@ -613,7 +613,7 @@ def doctor(
     keys = {
         variable: bool(os.environ.get(variable)) for names, _ in KEYS.values() for variable in names
     }
-    raise typer.Exit(examine(out, cache_dir, keys, print))
+    raise typer.Exit(examine(out, cache_dir, keys, print, _sources(data_dir, cache_dir)))
 
 
 __all__ = ["app", "main"]

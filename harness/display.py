@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from harness.benchmarks import reasons
+from harness.lockdown import layers_line
 from harness.metrics import count, dollars, duration, percent
 from harness.types import Verdict
 
@@ -151,7 +152,8 @@ class Display:
             )
         if summary.reason:
             self.say(f"stopped: {summary.reason}")
-        self.say(f"run {summary.run_id}, sandbox {summary.sandbox}")
+        self.say(f"run {summary.run_id}")
+        self.say(f"sandbox {layers_line(summary.sandbox)}")
         out = summary.plan.config.out
         option = "" if str(out) == "results" else f" --out {out}"
         self.say(f"  python -m harness show {summary.run_id}{option}")

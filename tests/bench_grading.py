@@ -227,7 +227,8 @@ def _stratified(benchmark: Benchmark, count: int) -> list[str]:
         imported = _imports(item.oracle.reference) | _imports(item.oracle.tests.source)
         if imported - sys.stdlib_module_names <= there and not imported & NETWORK:
             fitting.append(key)
-    return fitting[:: max(1, len(fitting) // count)][:count]
+    step = max(1, len(fitting) // count)
+    return fitting[step // 2 :: step][:count]
 
 
 def _imports(source: str) -> set[str]:

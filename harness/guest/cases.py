@@ -7,6 +7,7 @@ as plain data and compared as EvalPlus does. Outputs beyond BIG travel as a dige
 
 import contextlib
 import hashlib
+import itertools
 import json
 import marshal
 import math
@@ -40,42 +41,57 @@ def record(value):
         if type(value) is list and len(value) > SLICE:
             digest = hashlib.blake2b(digest_size=32)
             for start in range(0, len(value), SLICE):
-                data = marshal.dumps(value[start : start + SLICE], 2)
                 part = value[start : start + SLICE]
-                if b"s" in data and not is_plain(part):
-                    return None
-                if (b"<" in data or b">" in data) and has_set(part):
+                data = marshal.dumps(part, 2)
+                if misread(part, data, SETS):
                     return None
                 digest.update(data)
             return DIGEST + len(value).to_bytes(8, "big") + digest.digest()
         data = marshal.dumps(value, 2)
     except ValueError:
         return None
-    if b"s" in data and not is_plain(value):
+    if misread(value, data, SETS if len(data) > BIG else frozenset()):
         return None
-    if len(data) > BIG and (b"<" in data or b">" in data) and has_set(value):
-        return None  # equal sets can be written in another order
     return data if len(data) <= BIG else DIGEST + hashlib.blake2b(data, digest_size=32).digest()
 
 
-SCALARS = frozenset((int, float, str, bool, type(None), complex, bytes))
+SETS = frozenset((set, frozenset))
+HOLDERS = frozenset((list, tuple, dict)) | SETS
+PLAIN = frozenset((int, float, str, bool, type(None), complex, bytes)) | HOLDERS
 
 
-def is_plain(value):
-    """Whether marshal's bytes mean this value: it writes what only looks like bytes as bytes."""
-    if type(value) in (list, tuple, set, frozenset):
-        return set(map(type, value)) <= SCALARS or all(map(is_plain, value))
-    if type(value) is dict:
-        return all(map(is_plain, value)) and all(map(is_plain, value.values()))
-    return type(value) in SCALARS
+def types_in(value):
+    """The types of a value and of all that it holds; level by level, at the speed of C."""
+    found, level = set(), [value]
+    while level:
+        here = set(map(type, level))
+        found |= here
+        holders = here & HOLDERS
+        if not holders or not here <= PLAIN:
+            return found
+        if dict in holders:
+            values = (v.values() for v in level if type(v) is dict)
+            level = [*itertools.chain.from_iterable(values), *_items(level, here, holders)]
+        else:
+            level = _items(level, here, holders)
+    return found
 
 
-def has_set(value):
-    if type(value) is dict:
-        return any(map(has_set, value)) or any(map(has_set, value.values()))
-    if type(value) in (list, tuple):
-        return not set(map(type, value)) <= SCALARS and any(map(has_set, value))
-    return type(value) in (set, frozenset)
+def misread(value, data, unwanted):
+    """Whether marshal's bytes do not stand for this value, or it holds a type of `unwanted`.
+
+    It writes what only looks like bytes (a numpy scalar) as bytes, and equal sets in any order.
+    """
+    codes = (b"s", b"<", b">") if unwanted else (b"s",)
+    if not any(code in data for code in codes):
+        return False
+    found = types_in(value)
+    return not found <= PLAIN or not found.isdisjoint(unwanted)
+
+
+def _items(level, here, holders):
+    holding = level if here == holders else [v for v in level if type(v) in holders]
+    return list(itertools.chain.from_iterable(holding))
 
 
 class Chunk:
@@ -169,12 +185,10 @@ def child(channel, order):
         try:
             if program["timed"]:
                 began = clock()
-                value = entry_point(*arguments)
+                full = chunk.add(entry_point(*arguments))
                 times.append(clock() - began)
             else:
-                value = entry_point(*arguments)
-            full = chunk.add(value)
-            del value
+                full = chunk.add(entry_point(*arguments))
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a solution is its failure
             if not program["every"]:
                 chunk.send()
