@@ -499,7 +499,7 @@ class Sandbox:
         return python
 
     def _shut_in(self, python: list[str], interpreter: Interpreter, scratch: str) -> list[str]:
-        """The command behind Landlock: it reads the system and the interpreter, writes `scratch`."""
+        """The command behind Landlock: it reads system and interpreter, and writes `scratch`."""
         system = [f"/{name}" for name in ("usr", "bin", "sbin", "lib", "lib32", "lib64", "proc")]
         bound = [path for path in (*system, interpreter.prefix) if os.path.exists(path)]
         readable = [*bound, str(GUEST_DIR), *map(str, interpreter.packages)]

@@ -50,7 +50,8 @@ SAMPLE = {"run_no": "INTEGER", "segment": "INTEGER", "logged_at": "DOUBLE", "res
 FACTS: dict[str, dict[str, str]] = {
     "result": SAMPLE
     | {"verdict": "TEXT", "detail": "TEXT", "fresh": "TEXT", "base": "TEXT", "plus": "TEXT",
-       "solution_sha": "TEXT", "prompt_tokens": "BIGINT", "completion_tokens": "BIGINT", "calls": "INTEGER", "rounds": "INTEGER",
+       "solution_sha": "TEXT", "prompt_tokens": "BIGINT", "completion_tokens": "BIGINT",
+       "calls": "INTEGER", "rounds": "INTEGER",
        "cost_usd": "DOUBLE", "wall_s": "DOUBLE", "grade_s": "DOUBLE", "feedback_passed": "INTEGER",
        "feedback_total": "INTEGER", "error_kind": "TEXT"},
     "round": SAMPLE

@@ -54,7 +54,8 @@ SELECT runs.run_id, runs.method, runs.worker, runs.meta, runs.benchmark, runs.be
        coalesce(runs.complete, false) AS complete,
        coalesce(runs.first_look, false) AS first_look,
        value, deviation, coalesce(problems, 0) AS problems, coalesce(graded, 0) AS graded,
-       coalesce(errored, 0) AS errored, floor, ceiling, overlap_free, calls, tokens, cost_usd, wall_s
+       coalesce(errored, 0) AS errored, floor, ceiling, overlap_free, calls, tokens, cost_usd,
+       wall_s
 FROM runs LEFT JOIN scores USING (run_no) LEFT JOIN spent USING (run_no)
 ORDER BY value DESC NULLS LAST, started_at
 """

@@ -38,7 +38,7 @@ HUMANEVAL = (
 )
 MBPP = ("evalplus__Meta-Llama-3-8B-Instruct", "evalplus__mistral2_instruct_dpo")
 
-# (benchmark, set, problem) of the rows in which ours differs, and whether ours passes; each cause is
+# (benchmark, set, problem) of the rows in which ours differs: whether ours passes. Each cause is
 # proved by `test_the_differences_are_theirs`.
 DIFFERENCES: dict[tuple[str, str, str], bool] = {
     # EvalPlus 0.3.1 fails every answer to find_zero
