@@ -29,7 +29,8 @@ Records (`kind`, and `at` = unix seconds, in all of them; texts stand once, by S
 - `result`: one graded sample: `result_key`, `problem_id`, `sample`, `verdict`, `detail`, `fresh`
   (verdict on the hidden tests that no feedback test repeats; null: none is left), `base`, `plus`
   (null where the suite does not have both), `solution_sha`, `prompt_tokens`,
-  `completion_tokens`, `calls`, `rounds`, `cost_usd`, `wall_s`, `grade_s`, `feedback_passed`, `feedback_total`, `error_kind`. The last one of a key holds.
+  `completion_tokens`, `calls`, `rounds`, `cost_usd`, `wall_s`, `grade_s`, `feedback_passed`,
+  `feedback_total`, `error_kind`. The last one of a key holds.
 """
 
 from __future__ import annotations
