@@ -256,7 +256,8 @@ def prepare(
     if not 0 <= config.seed < 2**63:
         raise UsageError(f"--seed lies in 0 to 2^63 - 1, not {config.seed}")
     sampling = _sampling(method, config)
-    ready = _models(method, config, endpoints or {}, models or {}, cache_dir)
+    root = cache_dir or user_cache_path("flowreasoner-harness")
+    ready = _models(method, config, endpoints or {}, models or {}, root / "models")
     for model in ready.values():
         if config.budget_usd is not None and model.price(Completion("", 1000, 1000)) is None:
             raise UsageError(
@@ -291,7 +292,7 @@ def prepare(
         full_knobs=baselines.knobs(method, config.knobs),
         first_look=first_look,
         left_out=left_out,
-        cache_dir=cache_dir or user_cache_path("flowreasoner-harness"),
+        cache_dir=root,
     )
 
 
@@ -309,13 +310,13 @@ async def execute(
     """
     began = time.monotonic()
     config = plan.config
-    hidden = (config.out, *filter(None, (config.data.data_dir, config.data.cache_dir)))
     async with open_grader(
         plan.benchmark,
         cache_dir=plan.cache_dir,
         sandbox=sandbox,
         unsafe_local=config.unsafe_local,
-        hidden=hidden,
+        hidden=(config.out,),
+        say=warn,
     ) as grader:
         plan = await _checked(plan, grader, warn)
         config = plan.config
@@ -397,7 +398,7 @@ async def evaluate_async(
     plan = prepare(
         Config(method=method, **config), endpoints=endpoints, models=models, cache_dir=cache_dir
     )
-    await asyncio.to_thread(fetch_weights, plan, cache_dir)
+    await asyncio.to_thread(fetch_weights, plan)
     return await execute(plan, listen=listen)
 
 
@@ -408,7 +409,6 @@ def evaluate(method: str = "flowreasoner", **keywords: Any) -> Summary:
 
 def fetch_weights(
     plan: Plan,
-    cache_dir: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -416,10 +416,10 @@ def fetch_weights(
 
     Raises ModelError when no source has the right bytes.
     """
-    from harness.models.pull import default_cache_dir, pull
+    from harness.models.pull import pull
 
     for name in absent_weights(plan):
-        pull(name, cache_dir=cache_dir or default_cache_dir(), say=say, progress=progress)
+        pull(name, cache_dir=plan.cache_dir / "models", say=say, progress=progress)
 
 
 def absent_weights(plan: Plan) -> list[str]:

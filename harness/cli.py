@@ -112,9 +112,10 @@ def _endpoints(environment: Mapping[str, str]) -> dict[str, Endpoint]:
 
 
 def _cache(given: Path | None) -> Path:
-    from harness.models.pull import default_cache_dir
+    """The cache folder: `models`, `data`, `envs`, `checks` and kept verdicts are below it."""
+    from platformdirs import user_cache_path
 
-    return given or default_cache_dir()
+    return given or user_cache_path("flowreasoner-harness")
 
 
 def _offline() -> bool:
@@ -244,7 +245,7 @@ def evaluate(
         unsafe_local=unsafe_local,
     )
     display = Display(sys.stderr)
-    plan = api.prepare(config, endpoints=_endpoints(os.environ), cache_dir=cache_dir)
+    plan = api.prepare(config, endpoints=_endpoints(os.environ), cache_dir=_cache(cache_dir))
     display.plan(plan)
     if dry_run:
         if as_json:
@@ -283,7 +284,7 @@ def _pull(name: str, cache_dir: Path | None, file: Path | None) -> Path:
     with download_bar(sys.stderr, name) as progress:
         return pull(
             name,
-            cache_dir=_cache(cache_dir),
+            cache_dir=_cache(cache_dir) / "models",
             file=file,
             offline=_offline(),
             say=_say,
@@ -313,7 +314,7 @@ def _list_models(cache_dir: Path | None) -> None:
     from harness.models.pull import cached
     from harness.models.registry import WEIGHTS
 
-    directory = _cache(cache_dir)
+    directory = _cache(cache_dir) / "models"
     for name, row in WEIGHTS.items():
         here = "fetched" if cached(row, directory) else "not fetched"
         print(f"local/{name:32} {row.bytes / 1e6:7,.0f} MB  {row.licence:10} {here}")
@@ -613,7 +614,7 @@ def doctor(
     keys = {
         variable: bool(os.environ.get(variable)) for names, _ in KEYS.values() for variable in names
     }
-    raise typer.Exit(examine(out, cache_dir, keys, print, _sources(data_dir, cache_dir)))
+    raise typer.Exit(examine(out, _cache(cache_dir), keys, print, _sources(data_dir, cache_dir)))
 
 
 __all__ = ["app", "main"]

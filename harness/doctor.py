@@ -24,7 +24,7 @@ FIRST = "humaneval"  # the benchmark that a plain run needs; its package carries
 
 def examine(
     results: Path,
-    cache_dir: Path | None,
+    cache_dir: Path,
     keys: Mapping[str, bool],
     say: Callable[[str], None],
     sources: DataSources | None = None,
@@ -38,6 +38,7 @@ def examine(
     parts = (
         _sandbox(say),
         _benchmarks(sources, say),
+        _environment(cache_dir, say),
         _models(cache_dir, say),
         _results(results, say),
     )
@@ -90,11 +91,23 @@ def _benchmarks(sources: DataSources | None, say: Callable[[str], None]) -> bool
     return fine
 
 
-def _models(cache_dir: Path | None, say: Callable[[str], None]) -> bool:
-    from harness.models.pull import cached, default_cache_dir
+def _environment(cache_dir: Path, say: Callable[[str], None]) -> bool:
+    from harness.environments import find
+    from harness.grade import ENVIRONMENT
+
+    found = find(ENVIRONMENT, cache_dir)
+    told = f"python -m harness env {ENVIRONMENT}"
+    if found is not None:
+        told = f"{found.tier}, Python {found.version}, {len(found.packages)} packages"
+    say(f"environment      {ENVIRONMENT}: {told}")
+    return True
+
+
+def _models(cache_dir: Path, say: Callable[[str], None]) -> bool:
+    from harness.models.pull import cached
     from harness.models.registry import WEIGHTS
 
-    directory = cache_dir or default_cache_dir()
+    directory = cache_dir / "models"
     for name, weights in WEIGHTS.items():
         state = "fetched" if cached(weights, directory) else f"models pull {name}"
         say(f"model            local/{name}: {state}")

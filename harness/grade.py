@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
 import marshal
@@ -25,7 +26,15 @@ from typing import Any
 
 from harness.errors import SandboxError
 from harness.guest import wire
-from harness.sandbox import GuestGone, Interpreter, Lane, Limits, Sandbox, own_interpreter
+from harness.sandbox import (
+    GUEST_DIR,
+    GuestGone,
+    Interpreter,
+    Lane,
+    Limits,
+    Sandbox,
+    own_interpreter,
+)
 from harness.types import Assertions, Cases, Oracle, Problem, Tests, UnitTests, Verdict
 from harness.verdicts import VerdictCache
 
@@ -35,6 +44,7 @@ STARVED_SHARE = 0.1  # of a program's wall time, beyond which its time-out is ru
 REFERENCE_FACTOR = 4.0  # EvalPlus: an input may take four times the reference's time
 PART_S = 60.0  # EvalPlus: the most for all inputs of one part
 MAKING_S = 3600.0  # for a reference's outputs
+KILLED = "exit status -9"  # at the end of the detail of a program that SIGKILL ended
 ENVIRONMENT = "bigcodebench"  # of the benchmarks whose names begin so
 
 LIGHT, HEAVY = "assertions and cases", "unittests"  # lanes with our own interpreter
@@ -156,7 +166,9 @@ class Grader:
         regrade: bool = False,
         interpreters: Mapping[str, Interpreter] | None = None,
     ) -> None:
-        self.sandbox, self.verdicts, self.regrade = sandbox, verdicts, regrade
+        # what was found without isolation holds for nobody else
+        self.verdicts = verdicts if sandbox.isolates else None
+        self.sandbox, self.regrade = sandbox, regrade
         self.interpreters = dict(interpreters or {})
         self._floor = _Floor(lanes or max(2, os.cpu_count() or 1))
         # unittest takes long to import, so what does without has lanes of its own
@@ -213,8 +225,6 @@ class Grader:
     ) -> Report:
         if not code.strip():
             return Report(Verdict.NO_CODE, "no program in the answer", (), 0.0)
-        if problem.entry_point not in problem.prelude + code:
-            return Report(Verdict.NO_CODE, f"{problem.entry_point} is not defined", (), 0.0)
         environment = HEAVY if isinstance(tests, UnitTests) else LIGHT
         if problem.benchmark.startswith(ENVIRONMENT):
             environment = ENVIRONMENT
@@ -232,11 +242,14 @@ class Grader:
         timed_out = any(v is Verdict.TIMEOUT for v, _ in report.outcomes) or (
             Verdict.TIMEOUT in (report.verdict, *report.parts.values())
         )
-        if timed_out and (turn.beside or starved > STARVED_SHARE):
+        # the signal may be the program's own, or the system's that ran out of memory
+        killed = report.verdict is Verdict.CRASHED and report.detail.endswith(KILLED)
+        if killed or (timed_out and (turn.beside or starved > STARVED_SHARE)):
             async with self._floor.alone():
                 report, _ = await job.run()
             report = replace(report, rerun=True)
-        self._keep(key, report)
+        if report.verdict is not Verdict.CRASHED:  # that may have been our side
+            self._keep(key, report)
         return report
 
     def _key(
@@ -248,7 +261,7 @@ class Grader:
         code: str,
         stop_early: bool,
     ) -> str:
-        """The digest of all that decides a verdict."""
+        """The digest of all that decides a verdict, the sandbox among it."""
         interpreter = self.interpreters.get(environment) or own_interpreter()
         if isinstance(tests, Cases):
             asked: Any = [tests.digest, tests.atol, tests.rule, tests.case_s, tests.only]
@@ -259,8 +272,7 @@ class Grader:
             asked = [tests.source, tests.methods]
         program = [problem.prelude, code, problem.entry_point]
         parts = [type(tests).__name__, program, asked, oracle.timeout_s, stop_early]
-        text = json.dumps([VERSION, interpreter.digest, *parts], ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _digest([VERSION, _guests(), self.sandbox.tier, interpreter.digest, *parts])
 
     def _kept(self, key: str) -> Report | None:
         data = self.verdicts.get(key) if self.verdicts and not self.regrade else None
@@ -287,7 +299,7 @@ class Grader:
     async def work(self, environment: str, work: dict[str, Any], named: str) -> dict[str, Any]:
         """A judge's report on one job, in a lane that was not harmed before. Raises SandboxError.
 
-        A program that takes its lane down does so twice before it counts.
+        A program that takes its lane or its judge down does so twice before it counts.
         """
         for last in (False, True):
             try:
@@ -373,8 +385,20 @@ class Grader:
 
 
 def _expected_key(oracle: Oracle, cases: Cases, keep: Sequence[int] = ()) -> str:
-    parts = ["expected", VERSION, cases.digest, oracle.reference, own_interpreter().digest]
-    return hashlib.sha256(json.dumps([*parts, *sorted(keep)]).encode()).hexdigest()
+    parts = ["expected", VERSION, _guests(), cases.digest, oracle.reference]
+    return _digest([*parts, own_interpreter().digest, *sorted(keep)])
+
+
+def _digest(parts: Sequence[Any]) -> str:
+    text = json.dumps(parts, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@functools.cache
+def _guests() -> str:
+    """The digest of what runs in the sandbox: another judge may find otherwise."""
+    sources = sorted(GUEST_DIR.glob("*.py"))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 async def _judged(lane: Lane, work: dict[str, Any]) -> dict[str, Any]:
@@ -396,8 +420,8 @@ async def _judged(lane: Lane, work: dict[str, Any]) -> dict[str, Any]:
             kind, payload = receiving.result()
         finally:
             receiving.cancel()
-    except GuestGone as gone:  # only the solution's data can have done that
-        ended = ["crashed", f"its result broke the judge: {gone.detail}"]
+    except GuestGone as gone:  # the solution's data can have done that, or somebody outside
+        ended = ["lost", f"its result broke the judge: {gone.detail}"]
         if gone.reason == "cpu":
             ended = ["timeout", "comparing its results took too long"]
         raise _Discard({"outcomes": [], "ended": ended}) from gone

@@ -63,14 +63,18 @@ async def open_grader(
     kept: bool = True,
     regrade: bool = False,
     hidden: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda line: None,
 ) -> AsyncIterator[Grader]:
     """A grader for this benchmark; `kept` looks up and keeps verdicts in the cache folder.
 
-    `hidden` names files and folders that programs must not see. Raises UsageError (a sandbox that
-    does not isolate, without `unsafe_local`; no environment), SandboxError and StoreError.
+    Programs see neither the benchmark's files nor kept verdicts, nor what `hidden` names. Raises UsageError (a sandbox that
+    does not isolate, without `unsafe_local`; no environment) and SandboxError.
     """
     found = interpreters(benchmark, cache_dir)
-    covered = tuple(str(path.resolve()) for path in hidden)
+    sources = benchmark.sources
+    kept_files = (cache_dir / VERDICTS, cache_dir / "data", cache_dir / "checks")
+    ours = (*hidden, *kept_files, sources.data_dir, sources.cache_dir, *sources.overrides.values())
+    covered = tuple(str(path.resolve()) for path in ours if path is not None and path.exists())
     sandbox = sandbox or await Sandbox.detect(hidden=covered)
     if not sandbox.isolates and not unsafe_local:
         raise UsageError(
@@ -78,7 +82,7 @@ async def open_grader(
             "and our environment: install bubblewrap, or accept that with --unsafe-local"
         )
     with contextlib.ExitStack() as stack:
-        cache = stack.enter_context(VerdictCache(cache_dir / VERDICTS)) if kept else None
+        cache = stack.enter_context(VerdictCache(cache_dir / VERDICTS, say)) if kept else None
         async with Grader(
             sandbox, lanes=jobs, verdicts=cache, regrade=regrade, interpreters=found
         ) as grader:

@@ -314,6 +314,7 @@ async def _scored(
         regrade=options.regrade,
         unsafe_local=options.unsafe_local,
         hidden=(hidden,),
+        say=options.say,
     ) as grader:
         left_out: dict[str, str] = {}
         if options.checked and needs_environment(benchmark):

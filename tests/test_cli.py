@@ -143,12 +143,13 @@ def test_score_names_the_line_that_cannot_be_read(tmp_path):
     assert done.stderr == f"error: {path}:2: neither completion nor solution\n"
 
 
-def test_a_damaged_file_of_verdicts_is_one_line_that_says_what_to_do(tmp_path):
+def test_a_damaged_file_of_verdicts_is_one_line_that_says_what_to_do_and_no_more(tmp_path):
     path = samples_file(tmp_path / "s.jsonl", ("HumanEval/23", "strlen = len"))
     (tmp_path / "verdicts.sqlite").write_bytes(b"no database" * 1000)
-    done = harness("score", "-b", "humaneval", "-s", path, "--cache-dir", str(tmp_path), check=1)
-    (line,) = done.stderr.splitlines()
+    done = harness("score", "-b", "humaneval", "-s", path, "--cache-dir", str(tmp_path), check=0)
+    line = next(line for line in done.stderr.splitlines() if "no verdicts are kept" in line)
     assert str(tmp_path / "verdicts.sqlite") in line
+    assert "passed 1" in done.stdout
 
 
 def test_data_comes_from_the_folder_and_the_variables_that_people_use(tmp_path, shared):
@@ -310,3 +311,17 @@ def test_a_refused_key_is_one_request_one_line_and_exit_4(tmp_path):
     assert sum(line.startswith("error:") for line in done.stderr.splitlines()) == 1
     written = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
     assert b"sk-canary-key" not in written
+
+
+def test_all_commands_share_one_cache_folder(tmp_path):
+    path = samples_file(tmp_path / "s.jsonl", ("HumanEval/53", "def add(x, y): return x + y"))
+    where = environment(XDG_CACHE_HOME=str(tmp_path / "cache"))
+    for command in (("score", "-b", "humaneval", "-s", path), ("check", "humaneval")):
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", *command],
+            cwd=ROOT, env=where, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    folder = tmp_path / "cache" / "flowreasoner-harness"
+    kept = {path.name for path in folder.iterdir() if "-wal" not in path.name}
+    assert kept - {"verdicts.sqlite-shm"} == {"verdicts.sqlite", "checks"}
