@@ -67,8 +67,9 @@ async def open_grader(
 ) -> AsyncIterator[Grader]:
     """A grader for this benchmark; `kept` looks up and keeps verdicts in the cache folder.
 
-    Programs see neither the benchmark's files nor kept verdicts, nor what `hidden` names. Raises UsageError (a sandbox that
-    does not isolate, without `unsafe_local`; no environment) and SandboxError.
+    Programs see neither the files of the benchmark nor kept verdicts, nor what `hidden` names.
+    Raises UsageError (a sandbox that does not isolate, without `unsafe_local`; no environment) and
+    SandboxError.
     """
     found = interpreters(benchmark, cache_dir)
     sources = benchmark.sources

@@ -56,9 +56,10 @@ _SIGNALS = "kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signa
 # Landlock has no say about these: they seem to succeed and change nothing, for copying a file
 # within the scratch folder ends with them
 _METADATA = "chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat"
-_OWNERS = """
-chown fchown lchown fchownat chown32 fchown32 lchown32
-setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr
+_OWNERS = "chown fchown lchown fchownat chown32 fchown32 lchown32"
+# notes on the scratch folders, and access lists that all below them inherits
+_ATTRIBUTES = """
+setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat
 """
 # linux/sched.h
 _CLONE_NEW = (0x80, 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
@@ -124,11 +125,15 @@ def _compiled(name: str, signals: bool) -> bytes:
     deny(_DENIED)
     if not signals and name != "offline":  # the lane's own parent has to kill what is below it
         deny(_SIGNALS)
-    # other processes of the lane keep their limits, cores and priority
-    others = "prlimit64 sched_setaffinity sched_setscheduler sched_setparam sched_setattr"
-    deny(others, Arg(0, NE, 0))
+    # other processes of the lane keep their limits, cores and priority; so does the program: where
+    # it steps back behind others, its time would stand still. That seems to succeed, as in os.nice
+    priority = "sched_setscheduler sched_setparam sched_setattr"
+    deny(f"prlimit64 sched_setaffinity {priority}", Arg(0, NE, 0))
+    deny(priority, Arg(0, EQ, 0), error=0)
     deny("setpriority", Arg(0, NE, os.PRIO_PROCESS))
     deny("setpriority", Arg(1, NE, 0))
+    deny("setpriority", Arg(0, EQ, os.PRIO_PROCESS), Arg(1, EQ, 0), error=0)
+    deny(_ATTRIBUTES, error=errno.ENOTSUP)
     for request in (termios.TIOCSTI, _TIOCLINUX):
         deny("ioctl", Arg(1, MASKED_EQ, 0xFFFFFFFF, request))
     deny("clone3", error=errno.ENOSYS)  # its flags are out of sight; the C library falls back

@@ -1,7 +1,8 @@
 """The judge's end of one program: frames out and in, within the program's time.
 
 A limit is used up by CPU time of the program, or by wall time in which nobody waited for a core: a
-sleeper times out, a slow machine does not. The judge's own CPU time over what a program sent is
+sleeper times out, a slow machine does not, and a program that keeps itself from its cores does
+(`zygote.Children.look`). The judge's own CPU time over what a program sent is
 limited as the program's is (`Link.limit`).
 """
 
@@ -78,8 +79,8 @@ class Link:
         self.poll = select.poll()
         self.poll.register(ours, select.POLLIN)
         self.poll.register(self.control, select.POLLIN)
-        self.seen = {"cpu_s": 0.0, "starved_s": 0.0}
-        self.own_starved = _starved_s()
+        self.seen = {"cpu_s": 0.0, "starved_s": 0.0, "crowd": 1.0}
+        self.own_seen, self.own_starved = _starved_s(), 0.0
         self.began = self.marked = time.monotonic()
         self.starved_at_mark = 0.0
         with theirs:
@@ -102,9 +103,11 @@ class Link:
             self._hear(self._told())
         self.usage["cpu_s"] += self.ended["cpu_s"]
         self.usage["wall_s"] += self.ended["wall_s"]
-        self.usage["starved_s"] += self.starved_s()
+        self.usage["starved_s"] += min(self.starved_s(), self.ended["wall_s"])
         if not self.ended["clean"]:
             self._lost("a program's files could not be removed")
+        if self.ended["connections"]:
+            self._lost("a program's connections keep their ports for a minute")
 
     def mark(self, step_s):
         """Begin a new step."""
@@ -187,8 +190,12 @@ class Link:
         return left
 
     def starved_s(self):
-        """Seconds that the program, its zygote and the judge waited for a core, as far as seen."""
-        return self.seen["starved_s"] + _starved_s() - self.own_starved
+        """Seconds of the wall time in which the program, its zygote or the judge waited for a core
+        that other programs had, as far as seen."""
+        now = _starved_s()
+        self.own_starved += (now - self.own_seen) / self.seen["crowd"]
+        self.own_seen = now
+        return min(self.seen["starved_s"] + self.own_starved, time.monotonic() - self.began)
 
     def _order(self, what):
         try:
@@ -211,7 +218,7 @@ class Link:
             self.ended = told
             self.poll.unregister(self.control)
         else:  # an ended process takes what it used along
-            self.seen = {name: max(told[name], self.seen[name]) for name in self.seen}
+            self.seen = {name: told[name] for name in self.seen}
 
     def _lost(self, why):
         self.data = None

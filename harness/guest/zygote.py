@@ -34,11 +34,20 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Children:
-    """The processes of the running program."""
+    """The processes of the running program, and what they have used since `begin`."""
 
     def __init__(self, own_pids):
         self.own_pids = own_pids
         self.first = None  # its first process
+
+    def begin(self, pid):
+        """A program starts with this process."""
+        self.first = pid
+        self.looked = time.monotonic()
+        self.cpu = {}  # {process: CPU seconds of its own}, ended ones too
+        self.cpu_s = self.starved_s = 0.0
+        self.seen = {}  # {task: (CPU seconds, seconds without a core)} at the last look
+        self.own_starved = _schedule("self")[1]
 
     def pids(self):
         """All live processes but this one."""
@@ -58,24 +67,46 @@ class Children:
             known |= more
         return sorted(known - {own})
 
-    def usage(self):
-        """CPU seconds used, seconds without a core, resident bytes, counts; of all together."""
-        cpu = starved = 0.0
-        resident = processes = tasks = 0
+    def look(self):
+        """What the program has used up to now: CPU seconds, seconds in which it or we wanted a
+        core that others had, and what it has now: resident bytes, processes, tasks, and `crowd`,
+        how many of its tasks wanted a core at a time (at least 1.0).
+
+        CPU time of processes that nobody waited for counts, as far as it was seen. Of the tasks
+        only the one that waited longest counts, and a crowd's waiting is its own doing: a program
+        cannot stretch its time by starving itself.
+        """
+        now = time.monotonic()
+        passed, self.looked = now - self.looked, now
+        alive = resident = processes = 0
+        tasks = {}
         for pid in self.pids():
             try:
                 fields = _stat(pid)
                 threads = os.listdir(f"/proc/{pid}/task")
             except (OSError, IndexError):
                 continue
-            cpu += sum(int(fields[i]) for i in (11, 12, 13, 14)) / TICKS
+            own = (int(fields[11]) + int(fields[12])) / TICKS
+            self.cpu[pid, fields[19]] = own  # with its start: numbers of processes come again
+            alive += own + (int(fields[13]) + int(fields[14])) / TICKS
             resident += int(fields[21]) * PAGE
             processes += 1
-            tasks += len(threads)
             for thread in threads:
-                starved += _starved(f"{pid}/task/{thread}")
-        found = {"resident": resident, "processes": processes, "tasks": tasks}
-        return {"cpu_s": cpu, "starved_s": starved, **found}
+                tasks[pid, thread, fields[19]] = _schedule(f"{pid}/task/{thread}")
+        wanted = longest = 0.0
+        for task, (ran, waited) in tasks.items():
+            before = self.seen.get(task, (0.0, 0.0))
+            waited = max(waited - before[1], 0.0)
+            wanted += min(max(ran - before[0], 0.0) + waited, passed)
+            longest = max(longest, waited)
+        own_starved = _schedule("self")[1]
+        waited = min(longest + own_starved - self.own_starved, passed)
+        self.seen, self.own_starved = tasks, own_starved
+        crowd = max(wanted / passed, 1.0) if passed > 0 else 1.0
+        self.starved_s += waited / crowd
+        self.cpu_s = max(self.cpu_s, alive, sum(self.cpu.values()))
+        found = {"resident": resident, "processes": processes, "tasks": len(tasks), "crowd": crowd}
+        return {"cpu_s": self.cpu_s, "starved_s": self.starved_s, **found}
 
     def kill(self):
         """Kill all of them and wait until none is left."""
@@ -102,18 +133,23 @@ def _stat(pid):
         return file.read().rpartition(")")[2].split()
 
 
-def _starved(task):
+def _schedule(task):
+    """(CPU seconds, seconds that it waited for a core) of a task; zeros where nobody counts."""
     try:
         with open(f"/proc/{task}/schedstat") as file:
-            return int(file.read().split()[1]) / 1e9
-    except (OSError, IndexError):
-        return 0.0
+            ran, waited, _ = file.read().split()
+            return int(ran) / 1e9, int(waited) / 1e9
+    except (OSError, ValueError):
+        return 0.0, 0.0
 
 
 def clean(folders):
     """Empty the folders that a program can write to. False when something resists."""
     for folder in folders:
         try:
+            if hasattr(os, "listxattr"):  # notes, and access lists that what is made here inherits
+                for name in os.listxattr(folder):
+                    os.removexattr(folder, name)
             os.chmod(folder, 0o700)
             entries = list(os.scandir(folder))
         except OSError:
@@ -127,6 +163,21 @@ def clean(folders):
             except OSError:
                 return False
     return True
+
+
+def connections():
+    """Whether the network namespace still holds a connection: a closed one keeps its port a minute.
+
+    The next program that wants the port would not get it.
+    """
+    for name in ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/self/net/{name}") as file:
+                if len(file.readlines()) > 1:
+                    return True
+        except OSError:  # no such network here
+            continue
+    return False
 
 
 def remove_tree(path):
@@ -166,11 +217,12 @@ class Zygote:
             if pid == 0:
                 self.child(order, fd)
             os.close(fd)
-            self.children.first = pid
+            self.children.begin(pid)
             ended = self.watch(pid)
             self.children.kill()
             ended["wall_s"] = time.monotonic() - began
             ended["clean"] = clean(self.limits["folders"])
+            ended["connections"] = self.children.own_pids and connections()
             self.link.send(json.dumps(ended).encode())
 
     def child(self, order, fd):
@@ -179,6 +231,9 @@ class Zygote:
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             resource.setrlimit(resource.RLIMIT_CPU, (order["cpu_s"], order["cpu_s"] + 1))
+            null = os.open(os.devnull, os.O_RDWR)  # its own: others' have flags that it could set
+            for number in range(3):
+                os.dup2(null, number)
             self.lock(fd)
             with contextlib.suppress(OSError):
                 os.chdir(self.limits["folders"][0])
@@ -201,7 +256,7 @@ class Zygote:
                 ready = {fd for fd, _ in poll.poll(TICK_S * 1000 if exits is not None else 2)}
                 done, status, used = os.wait4(pid, os.WNOHANG)
                 if done:
-                    cpu_s = used.ru_utime + used.ru_stime
+                    cpu_s = max(self.children.cpu_s, used.ru_utime + used.ru_stime)
                     return {"status": os.waitstatus_to_exitcode(status), "reason": reason} | {
                         "cpu_s": cpu_s,
                         "peak_kb": used.ru_maxrss,
@@ -216,12 +271,10 @@ class Zygote:
                         self.kill_rest()
                         reason = reason or "killed"
                         continue
-                    usage = self.children.usage()
-                    usage["starved_s"] += _starved("self")
-                    self.link.send(json.dumps(usage).encode())
+                    self.link.send(json.dumps(self.children.look()).encode())
                 if time.monotonic() - looked >= TICK_S:
                     looked = time.monotonic()
-                    usage = self.children.usage()
+                    usage = self.children.look()
                     if usage["resident"] > limit:
                         reason = "memory"
                     elif any(usage[name] > self.limits[name] for name in ("processes", "tasks")):
