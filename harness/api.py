@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import math
 import os
@@ -31,13 +32,13 @@ from harness.context import Budget, Gate
 from harness.errors import HarnessError, StoreError, UsageError
 from harness.grade import VERSION as GRADER_VERSION
 from harness.grade import Grader
-from harness.grading import open_grader
+from harness.grading import interpreters, needs_environment, open_grader
 from harness.journal import Journal, canonical, digest, write_atomically
 from harness.metrics import Estimate
 from harness.models import Endpoint, resolve
 from harness.models.wire import public_url
 from harness.run import Job, Listener, Progress, run, source_digest
-from harness.sandbox import Sandbox, facts
+from harness.sandbox import Sandbox, facts, own_interpreter
 from harness.types import Completion, Level, Method, Model, Sampling
 
 DEFAULT_MODEL = "local/qwen2.5-coder-1.5b-instruct"  # embedded: needs no key and no server
@@ -96,11 +97,35 @@ class Plan:
     first_look: bool  # problems were chosen for showing, not for measuring
     left_out: dict[str, str]  # problems asked for that cannot be run, with the reason
     cache_dir: Path
+    environment: str  # short digest of the Python and packages that programs are graded in
+    loaded: Benchmark = field(repr=False)  # before the protocol, all problems
 
-    @property
+    @functools.cached_property
     def everything(self) -> int:
-        """How many problems the whole list has."""
-        return len(self.benchmark.lists[self.config.list])
+        """How many problems of the whole list the protocol leaves."""
+        ids = self.loaded.lists[self.config.list]
+        protocol = self.benchmark.protocol
+        if protocol == "none" or len(self.items) == len(ids):
+            return sum(name in self.loaded.items for name in ids)
+        return len(benchmark_registry.apply(self.loaded, protocol, only=ids).items)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `eval --dry-run --json` prints (docs/schemas/dry_run.json)."""
+        minutes = self.minutes()
+        return {
+            "benchmark": self.benchmark.name,
+            "custom": self.benchmark.custom,
+            "list": self.config.list,
+            "protocol": self.config.protocol,
+            "level": str(self.level),
+            "method": self.method.name,
+            "knobs": self.knobs,
+            "problems": len(self.items),
+            "left_out": self.left_out,
+            "roles": {role: model.name for role, model in self.models.items()},
+            "calls": {role: list(pair) for role, pair in self.calls().items()},
+            "minutes": None if minutes is None else [round(m, 1) for m in minutes],
+        }
 
     @property
     def greedy(self) -> bool:
@@ -166,6 +191,8 @@ class Summary:
             "status": self.status,
             "benchmark": self.plan.benchmark.name,
             "digest": self.plan.benchmark.digest,
+            "custom": self.plan.benchmark.custom,
+            "environment": self.plan.environment,
             "list": self.plan.config.list,
             "protocol": self.plan.config.protocol,
             "level": str(self.plan.level),
@@ -234,7 +261,8 @@ def prepare(
         raise UsageError(f"unknown protocol {config.protocol!r}: use one of {valid}")
     level = min(method.level, PROTOCOL_LEVELS[config.protocol], key=_LEVELS.index)
     ids = _ids(benchmark, config)
-    benchmark = benchmark_registry.apply(benchmark, config.protocol, only=ids)
+    loaded = benchmark
+    benchmark = benchmark_registry.apply(loaded, config.protocol, only=ids)
     items = [benchmark.items[i] for i in ids if i in benchmark.items]
     left_out = {i: benchmark.left_out[i] for i in ids if i in benchmark.left_out}
     if not items:
@@ -264,6 +292,7 @@ def prepare(
                 f"the price of {model.name} is unknown, so --budget-usd cannot hold: "
                 "use --budget-tokens"
             )
+    environment = _environment(benchmark, root)
     identity = {
         "benchmark": benchmark.digest,
         "list": config.list,
@@ -278,6 +307,8 @@ def prepare(
         "seed": config.seed,
         "grader": GRADER_VERSION,
     }
+    if needs_environment(benchmark):  # what is installed there decides which problems can pass
+        identity["environment"] = environment
     return Plan(
         config=config,
         benchmark=benchmark,
@@ -293,7 +324,19 @@ def prepare(
         first_look=first_look,
         left_out=left_out,
         cache_dir=root,
+        environment=environment,
+        loaded=loaded,
     )
+
+
+def _environment(benchmark: Benchmark, cache_dir: Path) -> str:
+    """A short digest of what a benchmark's programs are graded in: Python and its packages.
+
+    Raises UsageError when the benchmark needs an environment that was not made.
+    """
+    made = interpreters(benchmark, cache_dir)
+    (interpreter,) = made.values() or (own_interpreter(),)
+    return digest(interpreter.digest)[:12]
 
 
 async def execute(
@@ -365,15 +408,18 @@ async def execute(
 async def _checked(plan: Plan, grader: Grader, warn: Callable[[str], None]) -> Plan:
     """The plan without the problems that this environment cannot grade, told by name.
 
-    Raises UsageError when none is left.
+    Raises UsageError when none is left, SandboxError when our side could not grade a reference.
     """
-    from harness.check import ungradable
+    from harness.check import failing, findings
 
     ids = [item.problem.problem_id for item in plan.items]
-    out = await ungradable(plan.benchmark, grader, ids, cache_dir=plan.cache_dir)
-    if not out:
+    found = await findings(plan.benchmark, grader, ids, cache_dir=plan.cache_dir)
+    if not found:
         return plan
+    out = {name: finding.reason for name, finding in found.items()}
     warn(reasons(out))
+    if loud := failing(plan.benchmark, found):
+        warn(loud)
     items = [item for item in plan.items if item.problem.problem_id not in out]
     if not items:
         raise UsageError(f"nothing here can be graded: {reasons(out)}")
@@ -573,6 +619,8 @@ def _describe(plan: Plan, run_dir: Path, sandbox: Sandbox) -> None:
         "config_hash": plan.config_hash,
         "benchmark": plan.benchmark.name,
         "benchmark_digest": plan.benchmark.digest,
+        "custom": plan.benchmark.custom,
+        "needs_environment": needs_environment(plan.benchmark),
         "list": plan.config.list,
         "protocol": plan.config.protocol,
         "level": str(plan.level),
@@ -610,6 +658,8 @@ def _session(plan: Plan, sandbox: Sandbox) -> dict[str, Any]:
         "command": _command(plan),
         "limit": plan.config.limit,
         "n_samples": plan.config.n_samples,
+        "environment": plan.environment,
+        "left_out": plan.left_out,
     }
 
 
@@ -635,6 +685,9 @@ def _command(plan: Plan, *, full: bool = False) -> str:
         parts += ["--base-url", public_url(config.base_url)]
     if full:  # where results go, and what is accepted here, is not part of a row
         parts += ["--out", str(config.out)] if config.out != defaults.out else []
+        parts += ["--data-dir", str(config.data.data_dir)] if config.data.data_dir else []
+        if plan.cache_dir != user_cache_path("flowreasoner-harness"):
+            parts += ["--cache-dir", str(plan.cache_dir)]
         parts += ["--unsafe-local"] if config.unsafe_local else []
         names = ["budget_usd", "budget_tokens", "budget_minutes", "max_connections", "jobs"]
         for name in names:

@@ -36,6 +36,8 @@ TRIVIAL = {
     "True": "return True",
 }
 BROKEN = "the reference fails"  # the one reason that is no fault of the environment
+ATTEMPTS = 2  # for a program that our side could not grade
+NAMED = 10  # problems that one line names
 # (kind, pattern in the grader's detail, how to say it); first match counts
 _CAUSES = (
     ("library", r"No module named '([\w.]+)'", "no library {0}"),
@@ -197,18 +199,21 @@ async def _run(
     keep: Callable[[Item, str, Verdict, str], None],
     say: Say,
 ) -> None:
-    """Grade all jobs, some at once."""
+    """Grade all jobs, some at once; what our side could not grade is tried once more."""
     done = 0
     queue = iter(jobs)
 
     async def work() -> None:
         nonlocal done
         for item, program in queue:
-            try:
-                report = await grader.grade(item.problem, item.oracle, program)
-                verdict, detail = report.verdict, report.detail
-            except SandboxError as error:
-                verdict, detail = Verdict.INVALID, str(error)
+            for _ in range(ATTEMPTS):
+                try:
+                    report = await grader.grade(item.problem, item.oracle, program)
+                    verdict, detail = report.verdict, report.detail
+                except SandboxError as error:
+                    verdict, detail = Verdict.INVALID, str(error)
+                if verdict is not Verdict.INVALID:
+                    break
             keep(item, program, verdict, detail)
             done += 1
             say(done, len(jobs))
@@ -256,6 +261,36 @@ async def check(
     return result
 
 
+async def findings(
+    benchmark: Benchmark,
+    grader: Grader,
+    ids: Iterable[str] | None = None,
+    *,
+    cache_dir: Path,
+    say: Say = lambda done, total: None,
+) -> dict[str, Finding]:
+    """{problem id: why it cannot be graded here}, of `ids` or all.
+
+    A check of the whole benchmark answers at once; else the references of `ids` are run, which the
+    grader's verdict cache makes quick the second time. Raises SandboxError when our side could not
+    grade a reference: that says nothing about its problem.
+    """
+    here = environment_hash(grader)
+    kept = _kept(_path(cache_dir, benchmark, here), benchmark, here)
+    wanted = [name for name in ids if name in benchmark.items] if ids is not None else None
+    if kept is not None:
+        return {n: f for n, f in kept.ungradable.items() if wanted is None or n in wanted}
+    found = await references(benchmark, grader, wanted, say=say)
+    unknown = {name: finding for name, finding in found.items() if finding.kind == "invalid"}
+    if unknown:
+        name, finding = next(iter(unknown.items()))
+        raise SandboxError(
+            f"{len(unknown)} references could not be graded, {name} for one: {finding.reason}; "
+            "run the same command again, or see `python -m harness doctor`"
+        )
+    return found
+
+
 async def ungradable(
     benchmark: Benchmark,
     grader: Grader,
@@ -264,18 +299,25 @@ async def ungradable(
     cache_dir: Path,
     say: Say = lambda done, total: None,
 ) -> dict[str, str]:
-    """{problem id: why it cannot be graded here}, of `ids` or all; for `eval` and `score`.
-
-    A check of the whole benchmark answers at once; else the references of `ids` are run, which the
-    grader's verdict cache makes quick the second time.
-    """
-    here = environment_hash(grader)
-    kept = _kept(_path(cache_dir, benchmark, here), benchmark, here)
-    wanted = [name for name in ids if name in benchmark.items] if ids is not None else None
-    if kept is not None:
-        return {n: r for n, r in kept.reasons().items() if wanted is None or n in wanted}
-    found = await references(benchmark, grader, wanted, say=say)
+    """`findings` as {problem id: reason}. Raises SandboxError as that does."""
+    found = await findings(benchmark, grader, ids, cache_dir=cache_dir, say=say)
     return {name: finding.reason for name, finding in found.items()}
+
+
+def failing(benchmark: Benchmark, found: Mapping[str, Finding]) -> str | None:
+    """A line about references that fail though nothing is missing; None when there is none."""
+    ours = [
+        f"{name} ({finding.reason.removeprefix(f'{BROKEN}: ')})"
+        for name, finding in found.items()
+        if finding.kind == "reference"
+    ]
+    if not ours:
+        return None
+    more = f" and {len(ours) - NAMED} more" if len(ours) > NAMED else ""
+    return (
+        f"our own reference fails here: {', '.join(ours[:NAMED])}{more}; "
+        f"run `python -m harness check {benchmark.name}`"
+    )
 
 
 def _path(cache_dir: Path, benchmark: Benchmark, here: str) -> Path:

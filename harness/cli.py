@@ -22,7 +22,6 @@ from harness.errors import HarnessError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harness.api import Plan
     from harness.benchmarks import DataSources
     from harness.models import Endpoint
 
@@ -249,7 +248,7 @@ def evaluate(
     display.plan(plan)
     if dry_run:
         if as_json:
-            print(json.dumps(_dry(plan)))
+            print(json.dumps(plan.as_dict()))
         return
     for name in api.absent_weights(plan):
         _pull(name, cache_dir, None)
@@ -262,19 +261,6 @@ def evaluate(
     if as_json:
         print(json.dumps(summary.as_dict()))
     raise typer.Exit(summary.exit_code)
-
-
-def _dry(plan: Plan) -> dict[str, Any]:
-    minutes = plan.minutes()
-    return {
-        "benchmark": plan.benchmark.name,
-        "method": plan.method.name,
-        "knobs": plan.knobs,
-        "problems": len(plan.items),
-        "roles": {role: model.name for role, model in plan.models.items()},
-        "calls": {role: list(pair) for role, pair in plan.calls().items()},
-        "minutes": None if minutes is None else [round(m, 1) for m in minutes],
-    }
 
 
 def _pull(name: str, cache_dir: Path | None, file: Path | None) -> Path:

@@ -140,6 +140,17 @@ DEVIATIONS = (
         code=r"__(eq|ne|class|bool|len|contains|getattribute)__",
     ),
     Deviation(
+        "guarded",
+        "bigcodebench",
+        "a pass is guarded, not proved, for tests and solution share an interpreter; a comparison "
+        "that the solution redefines, the frames of its callers, and changes to what the tests use "
+        "are tampering",
+        "nothing is guarded",
+        passes=False,
+        code=r"__(eq|ne|lt|gt|le|ge|sub|rsub|abs|round)__|_getframe|currentframe|\bgc\.|\bctypes\b"
+        r"|__builtins__|sys\.modules|^\s*\w+(\.\w+)+ = ",
+    ),
+    Deviation(
         "own-interpreter",
         "all",
         "what a program does to its interpreter (modules, built-ins, the test framework, its exit "
@@ -164,6 +175,6 @@ def explain(
             continue
         if (one.time and not timed) or (one.memory and not memory):
             continue
-        if one.code is None or re.search(one.code, code):
+        if one.code is None or re.search(one.code, code, re.MULTILINE):
             return one
     return None

@@ -51,6 +51,8 @@ class Display:
         roles = ", ".join(f"{role} {model.name}" for role, model in plan.models.items())
         knobs = " ".join(f"{name}={value}" for name, value in plan.knobs.items())
         self.say(f"{plan.method.name} on {plan.benchmark.name}: {_ids(plan)}; {roles}")
+        if plan.benchmark.custom:
+            self.say("  custom data: its rows match no pinned file, so no run on those compares")
         if knobs:
             self.say(f"  knobs: {knobs}")
         for note in plan.notes:
@@ -136,12 +138,17 @@ class Display:
         kinds: dict[str, int] = {}
         for row in progress.rows.values():
             kinds[row["verdict"]] = kinds.get(row["verdict"], 0) + 1
+        if summary.plan.benchmark.custom:
+            self.say("custom data: its rows match no pinned file")
         if summary.plan.first_look:
             self.say("a first look at chosen problems: the board ranks no such run")
         self.say("verdicts: " + ", ".join(f"{k} {n}" for k, n in sorted(kinds.items())))
         if summary.plan.config.protocol != "none":
             fresh = progress.overlap_free()
             self.say(f"on hidden tests that no feedback test repeats: {score(fresh)} problems")
+        base, plus = progress.part("base"), progress.part("plus")
+        if base.value is not None:
+            self.say(f"base tests: {score(base)} problems; plus tests: {score(plus)} problems")
         if summary.plan.left_out:
             self.say(reasons(summary.plan.left_out))
         if progress.invalid:

@@ -455,16 +455,16 @@ def _make(parent: Path, stack: contextlib.ExitStack) -> Path | None:
             continue
         except OSError:  # not ours to write, or read-only as in most containers
             return None
-        held = _lock(folder)
+        held = hold(folder)
         if held is not None:
             stack.callback(os.close, held)
             return folder
 
 
-def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the group as ours; None when another process has it, or it is gone.
+def hold(folder: Path) -> int | None:
+    """A descriptor that holds a folder as ours; None when another process has it, or it is gone.
 
-    The kernel lets go of it when we die, however we die: a group that can be locked is stale.
+    The kernel lets go of it when we die, however we die: a folder that can be held is stale.
     """
     try:
         held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -480,7 +480,7 @@ def _lock(folder: Path) -> int | None:
 
 def _clear_stale(parent: Path) -> None:
     for folder in parent.glob(f"{GROUP_PREFIX}*"):
-        held = _lock(folder)
+        held = hold(folder)
         if held is not None:
             _remove(folder)
             os.close(held)

@@ -39,7 +39,9 @@ def wilson(passed: float, n: int, z: float = Z95) -> tuple[float, float]:
     middle = share + z * z / (2 * n)
     reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+    low = 0.0 if passed <= 0 else max(0.0, (middle - reach) / scale)
+    high = 1.0 if passed >= n else min(1.0, (middle + reach) / scale)  # which rounding would miss
+    return low, high
 
 
 def t_quantile(freedom: int) -> float:

@@ -20,7 +20,7 @@ from harness.errors import BudgetReached, ModelError, ModelRefused, SandboxError
 from harness.grade import Grader, Report
 from harness.journal import Journal, canonical, digest, read_run
 from harness.metrics import Estimate, pass_at_1
-from harness.types import Level, Method, Sampling, Verdict
+from harness.types import Cases, Level, Method, Sampling, Verdict
 from harness.workflow import WorkflowLimits
 
 Row = dict[str, Any]
@@ -73,14 +73,17 @@ class Progress:
     def estimate(self) -> Estimate:
         return pass_at_1(self.outcomes())
 
-    def overlap_free(self) -> Estimate:
-        """pass@1 on the hidden tests that no feedback test repeats, where such are left."""
+    def part(self, name: str) -> Estimate:
+        """pass@1 by a part of the tests, `fresh`, `base` or `plus`, where a problem has it."""
         found: dict[str, list[bool | None]] = {}
         for row in list(self.rows.values()):
-            if row.get("fresh") is not None:
-                passed = row["fresh"] == Verdict.PASSED
-                found.setdefault(row["problem_id"], []).append(passed)
+            if row.get(name) is not None:
+                found.setdefault(row["problem_id"], []).append(row[name] == Verdict.PASSED)
         return pass_at_1(found)
+
+    def overlap_free(self) -> Estimate:
+        """pass@1 on the hidden tests that no feedback test repeats, where such are left."""
+        return self.part("fresh")
 
     @property
     def invalid(self) -> int:
@@ -283,6 +286,8 @@ async def _sample(job: Job, item: Item, context: SampleContext, grader: Grader) 
         feedback = await _final_feedback(context, code)
         verdict, detail = report.verdict, report.detail
         fresh, parts = report.fresh, report.parts
+        if isinstance(item.oracle.tests, Cases):  # no program, or no input of the other part
+            parts = {"base": verdict, "plus": verdict, **parts}
     except (ModelRefused, BudgetReached):
         raise
     except ModelError as error:

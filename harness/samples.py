@@ -120,7 +120,8 @@ def _resolve(task_id: Any, ids: Container[str], prefix: str, where: str) -> str:
                 (f for f in _FAMILIES if f.lower() == (found[1] or prefix).lower()), found[1]
             )
             number = int(found[2])
-            problem_id = f"{family or prefix}/{number}"
+            start = family or prefix
+            problem_id = f"{start}/{number}" if start else str(number)
             if problem_id in ids or (family == prefix and number in _FAMILIES.get(prefix, ())):
                 return problem_id
             if family in _SUITE and family != prefix:
@@ -129,13 +130,12 @@ def _resolve(task_id: Any, ids: Container[str], prefix: str, where: str) -> str:
                     f"--benchmark {_SUITE[family]}"
                 )
     raise UsageError(
-        f"{where}: unknown task_id {task_id!r:.80}; ids are like {prefix}/{_example(ids)}"
+        f"{where}: unknown task_id {task_id!r:.80}; ids are like {_example(ids, prefix)}"
     )
 
 
-def _example(ids: Container[str]) -> str:
-    first = next(iter(ids), "") if isinstance(ids, Iterable) else ""
-    return first.rpartition("/")[2]
+def _example(ids: Container[str], prefix: str) -> str:
+    return next(iter(ids), prefix) if isinstance(ids, Iterable) else prefix
 
 
 def _rows(path: Path) -> Iterator[tuple[Any, Literal["completion", "solution"], str, str]]:

@@ -33,7 +33,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ OWN_PIDS = ("bubblewrap", "unshare")  # tiers with a pid namespace
 TASKS_FACTOR = 16
 POLL_S = 0.05  # how often memory and process count are looked at
 STDERR_BYTES = 8_000
+SCRATCH_PREFIX = "harness-guest-"
 # In a mount namespace of its own: a scratch in memory, all else read-only, then the program.
 _READ_ONLY = """
 scratch=$1; megabytes=$2; shift 2
@@ -76,7 +77,7 @@ class Limits:
     cpu_s: int = 30  # RLIMIT_CPU of each process: the backstop behind the caller's own clock
     memory_mb: int = 4096  # per process (RLIMIT_AS) and for the tree's resident memory
     stack_mb: int | None = None  # where it is not the system's own
-    files: int = 64  # open at once
+    files: int = 1024  # open at once
     file_mb: int = 64  # largest file, and size of a private /tmp and /dev/shm where there are any
     processes: int = 32  # alive at once in the tree
 
@@ -296,13 +297,17 @@ class Sandbox:
                 async with beside:  # where all share their pids, a crowd is in others' way
                     return await self._stops_a_crowd(limits, more)
 
+            both = [asyncio.create_task(attempt()), asyncio.create_task(crowd())]
             try:
-                found, found["process count"] = await asyncio.gather(attempt(), crowd())
+                await asyncio.gather(*both)
+                found = {**both[0].result(), "process count": both[1].result()}
             except GuestGone as error:
                 raise SandboxError(f"the probe did not answer: {error}") from error
             finally:
+                for task in both:
+                    task.cancel()
                 holder.kill()
-                await holder.wait()
+                await asyncio.gather(*both, holder.wait(), return_exceptions=True)
             theirs.close()
             ours.settimeout(2)
             try:
@@ -352,7 +357,7 @@ class Sandbox:
         with contextlib.ExitStack() as stack:
             stack.enter_context(ours)
             try:
-                scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-"))
+                scratch = stack.enter_context(_scratch())
             except OSError as error:
                 raise SandboxError(f"no folder for a sandbox: {error}") from error
             group = stack.enter_context(self._group(guest, limits))
@@ -497,7 +502,8 @@ class Sandbox:
         python = [interpreter.python, *flags, "-c", start, str(fd), json.dumps(passed)]
         if self.tier == "bubblewrap":
             first = ["--as-pid-1"] if guest == "zygote" else []
-            return [*_bubblewrap(limits, interpreter, self.hidden), *first, "--", *python]
+            command = _bubblewrap(limits, interpreter, self.hidden, scratch)
+            return [*command, *first, "--", *python]
         if self.tier in ("unshare", "landlock") and lockdown.landlock_available() is None:
             python = self._shut_in(python, interpreter, scratch)
         if self.tier == "unshare":
@@ -517,6 +523,36 @@ class Sandbox:
         return lockdown.landlock_command(
             python, readable, [scratch], hidden, own_network=self.tier in OWN_PIDS
         )
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[str]:
+    """A folder for one guest, locked for as long as this process lives. Raises OSError.
+
+    Those that a killed harness left behind are cleared away once.
+    """
+    _clear_stale(tempfile.gettempdir())
+    while True:
+        with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX) as folder:
+            held = lockdown.hold(Path(folder))
+            if held is None or not os.path.isdir(folder):  # taken for a stale one meanwhile
+                continue
+            try:
+                yield folder
+                return
+            finally:
+                os.close(held)
+
+
+@functools.cache
+def _clear_stale(parent: str) -> None:
+    for folder in Path(parent).glob(f"{SCRATCH_PREFIX}*"):
+        if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
+            continue
+        held = lockdown.hold(folder)
+        if held is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
 
 
 def _pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
@@ -618,7 +654,10 @@ def _environment(scratch: str, interpreter: Interpreter) -> dict[str, str]:
     return {**fixed, "HOME": scratch, "TMPDIR": scratch, **dict.fromkeys(threads, "1")}
 
 
-def _bubblewrap(limits: Limits, interpreter: Interpreter, hidden: Sequence[str]) -> list[str]:
+def _bubblewrap(
+    limits: Limits, interpreter: Interpreter, hidden: Sequence[str], outside: str
+) -> list[str]:
+    """`outside` is a folder of ours for what the guest is shown."""
     prefix = interpreter.prefix
     command = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns"]
     command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
@@ -639,6 +678,11 @@ def _bubblewrap(limits: Limits, interpreter: Interpreter, hidden: Sequence[str])
             command += ["--ro-bind", "/dev/null", path]  # a device, which cannot be opened there
     command += ["--proc", "/proc", "--dev", "/dev", "--ro-bind", str(GUEST_DIR), "/guest"]
     command += ["--ro-bind", str(GUEST_DIR / "hosts"), "/etc/hosts"]
+    user, group = os.getuid(), os.getgid()
+    lines = {"passwd": f"user:x:{user}:{group}::/tmp:/bin/sh\n", "group": f"user:x:{group}:\n"}
+    for name, line in lines.items():  # who `getpass`, `pwd` and `expanduser` say that we are
+        Path(outside, name).write_text(line)
+        command += ["--ro-bind", f"{outside}/{name}", f"/etc/{name}"]
     for scratch in ("/tmp", "/dev/shm"):
         command += ["--size", str(limits.file_mb << 20), "--tmpfs", scratch]
     for package in interpreter.packages:

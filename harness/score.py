@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from harness.official import Finding
     from harness.sandbox import Interpreter, Sandbox
 
-PREFIX = {"humaneval": "HumanEval", "mbpp": "Mbpp", "bigcodebench": "BigCodeBench"}
 ATTEMPTS = 2  # for a sample that our side could not grade
 SLOW_S = 0.5  # CPU seconds of a reference on all inputs
 
@@ -55,8 +54,9 @@ Listener = Callable[[Progress], None]
 
 
 def prefix(benchmark: Benchmark) -> str:
-    """What its problem ids begin with."""
-    return PREFIX.get(benchmark.family, benchmark.family)
+    """What its problem ids begin with, before the slash; empty when they have none."""
+    first = next(iter((*benchmark.items, *benchmark.left_out)), benchmark.family)
+    return first.rpartition("/")[0]
 
 
 def stubs(benchmark: Benchmark) -> Callable[[Problem], str]:

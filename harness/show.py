@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 160  # columns, where there is no terminal
 OTHER_WIDTH = 70  # columns of the table of samples without its detail
 DETAIL_WIDTH = 80  # characters of a verdict's detail in the table of samples
+NAMED = 10  # problems left out for one reason that are named
 SHORT = 1200  # characters of a text that are shown unless all of it is asked for
 
 
@@ -81,7 +82,7 @@ def show_run(
 
 
 def list_runs(results_dir: Path, out: Console | None = None) -> None:
-    """Print a line for every run: its score so far, its state, its name. Oldest first."""
+    """Print a line for every run: name, state, protocol, level, score so far. Oldest first."""
 
     console = _console(out)
     runs = results_dir / "runs"
@@ -99,7 +100,8 @@ def list_runs(results_dir: Path, out: Console | None = None) -> None:
         asked = state["samples_asked"]
         done = f"{len(rows)}/{asked if asked is not None else '?'}"
         score = score_line(_estimate(rows), *_remarks({**head, **state}))
-        _line(console, f"{run_dir.name}  {state['status']} {done}  {score}")
+        under = f"{head.get('protocol') or 'unknown'} {head.get('level') or 'unknown'}"
+        _line(console, f"{run_dir.name}  {state['status']} {done}  {under}  {score}")
     for line in unreadable:
         _line(console, line)
 
@@ -191,6 +193,8 @@ def _print_run(console: Console, run_dir: Path, head: dict[str, Any], out: str) 
     _line(console, f"  {'status':<10} {state['status']}, {done}")
     _line(console, "")
     _line(console, score_line(_estimate(rows), *_remarks(head)))
+    for line in _part_lines(rows):
+        _line(console, line)
     counted = Counter(str(row.get("verdict")) for row in rows)
     if counted:
         _line(console, "verdicts: " + ", ".join(f"{n} {v}" for v, n in counted.most_common()))
@@ -276,6 +280,7 @@ def _remarks(head: Mapping[str, Any]) -> list[str]:
     """What keeps a run out of every ranking, whatever its score."""
     mixed = str(head.get("sandbox")).startswith(MIXED)
     return [
+        *(["custom data"] if head.get("custom") else []),
         *(["simulated: says nothing about a model"] if head.get("kind") == "simulated" else []),
         *(["first look, not a score"] if head.get("first_look") else []),
         *([f"not ranked: sandbox {head['sandbox']}"] if mixed else []),
@@ -300,11 +305,45 @@ def score_line(estimate: Estimate, *remarks: str) -> str:
     return line + "".join(f"  [{remark}]" for remark in remarks)
 
 
+def verdict_line(result: Mapping[str, Any]) -> str:
+    """A sample's verdict, and beside it those on parts of the tests, where there are any."""
+    names = {"base": "base", "plus": "plus", "fresh": "overlap-free"}
+    parts = [f"{words} {result[n]}" for n, words in names.items() if result.get(n) is not None]
+    return str(result.get("verdict")) + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _part_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The scores beside pass@1: on tests that no feedback test repeats, on base and plus tests."""
+    fresh = _estimate([row for row in rows if row.get("fresh") is not None], "fresh")
+    if fresh.value is not None:
+        yield f"on hidden tests that no feedback test repeats: {score_line(fresh)}"
+    elif any("fresh" in row and row.get("verdict") != "invalid" for row in rows):
+        yield "on hidden tests that no feedback test repeats: none is left"
+    for part in ("base", "plus"):
+        found = _estimate([row for row in rows if row.get(part) is not None], part)
+        if found.value is not None:
+            yield f"on {part} tests: {score_line(found)}"
+
+
+def _left_out(text: str | None) -> str | None:
+    """Problems that were not run, by reason, at most `NAMED` names each; None: none, or unknown."""
+    found: dict[str, str] = json.loads(text or "{}")
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in found.items():
+        by_reason.setdefault(reason, []).append(name)
+    parts = []
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        parts.append(f"{reason} ({', '.join(names[:NAMED])}{more})")
+    return f"{len(found)}: {'; '.join(parts)}" if found else None
+
+
 def _words(head: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """run.json as (name, words), what is absent left out."""
     digest = str(head.get("benchmark_digest") or "")[:8]
     parts = [head.get("benchmark"), f"list {head['list']}" if head.get("list") else "",
-             f"digest {digest}" if digest else ""]  # fmt: skip
+             f"digest {digest}" if digest else "",
+             "custom data" if head.get("custom") else ""]  # fmt: skip
     yield "benchmark", ", ".join(str(x) for x in parts if x)
     knobs = ", ".join(f"{k}={v}" for k, v in (head.get("knobs") or {}).items())
     yield "method", f"{head.get('method')}" + (f" ({knobs})" if knobs else "")
@@ -314,7 +353,10 @@ def _words(head: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield role, f"{made.get('model')}" + (f" ({sampling})" if sampling else "")
     yield "protocol", f"{head.get('protocol')}, level {head.get('level')}"
     yield "sampling", f"{head.get('n_samples')} per problem, seed {head.get('seed')}"
-    yield "sandbox", f"{head.get('sandbox')}, grader {head.get('grader_version')}"
+    environment = f", environment {head['environment']}" if head.get("environment") else ""
+    yield "sandbox", f"{head.get('sandbox')}, grader {head.get('grader_version')}{environment}"
+    if left_out := _left_out(head.get("left_out")):
+        yield "left out", left_out
     if isinstance(started := head.get("started_at"), int | float):
         yield "started", datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC")
     dirty = ", with uncommitted changes" if head.get("dirty") else ""
@@ -324,10 +366,10 @@ def _words(head: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "command", " ".join(command) if isinstance(command, list) else str(command)
 
 
-def _estimate(rows: list[dict[str, Any]]) -> Estimate:
+def _estimate(rows: list[dict[str, Any]], part: str = "verdict") -> Estimate:
     outcomes: dict[str, list[bool | None]] = {}
     for row in rows:
-        verdict = row.get("verdict")
+        verdict = row.get(part)
         solved = None if verdict == "invalid" else verdict == "passed"
         outcomes.setdefault(str(row.get("problem_id")), []).append(solved)
     return pass_at_1(outcomes)
@@ -380,9 +422,8 @@ def _print_trajectory(console: Console, found: Trajectory, *, full: bool) -> Non
         _line(console, "no verdict yet", style="bold")
         return
     _text(console, "solution", found.text(found.result.get("solution_sha")), full=True)
-    verdict = found.result.get("verdict")
-    style = "bold green" if verdict == "passed" else "bold red"
-    _line(console, f"verdict: {verdict}", style=style)
+    style = "bold green" if found.result.get("verdict") == "passed" else "bold red"
+    _line(console, f"verdict: {verdict_line(found.result)}", style=style)
     _text(console, "detail", found.result.get("detail"), full=full)
 
 

@@ -81,13 +81,14 @@ RUN_FIELDS = {
     "knobs": "JSON", "n_samples": "INTEGER", "seed": "BIGINT", "sandbox": "TEXT",
     "grader_version": "TEXT", "price_table": "TEXT", "kind": "TEXT", "harness_version": "TEXT",
     "commit": "TEXT", "dirty": "BOOLEAN", "command": "TEXT", "started_at": "DOUBLE",
-    "first_look": "BOOLEAN",
+    "first_look": "BOOLEAN", "custom": "BOOLEAN", "needs_environment": "BOOLEAN",
+    "environment": "TEXT", "left_out": "JSON",
 }  # fmt: skip
 SESSION = {
     "event": "TEXT", "status": "TEXT", "problems": "INTEGER", "samples": "INTEGER",
     "resumed": "INTEGER", "limit": "TEXT", "n_samples": "INTEGER", "sandbox": "TEXT",
     "commit": "TEXT", "dirty": "BOOLEAN", "command": "TEXT", "harness_version": "TEXT",
-    "versions": "JSON", "asked": "JSON",
+    "versions": "JSON", "asked": "JSON", "environment": "TEXT", "left_out": "JSON",
 }  # fmt: skip
 TABLES: dict[str, dict[str, str]] = {
     "meta_schema": {"version": "INTEGER", "applied_at": "DOUBLE"},
@@ -196,6 +197,7 @@ def session_row(segment: int, record: Mapping[str, Any]) -> dict[str, Any]:
     ids = record.get("asked")
     if ids is not None and not (isinstance(ids, list) and all(isinstance(i, str) for i in ids)):
         raise ValueError(f"asked: expected a list of ids, found {str(ids)[:60]!r}")
+    _reasons(record)
     row = {name: _cell(record.get(name), kind) for name, kind in SESSION.items()}
     return {**row, "segment": segment, "logged_at": _cell(record.get("at"), "DOUBLE")}
 
@@ -211,8 +213,9 @@ def standing(
     first; `results` are the last ones, as (segment, problem id, sample, verdict). What was asked
     for is every sample that a session asked for, and the run is complete when all of them have a
     verdict: a shorter command after a long one completes nothing. Where a session does not say
-    which problems it asked for, that of the most samples stands for all. Sandbox and commit are
-    those under which the verdicts were found, "mixed: ..." when they were several.
+    which problems it asked for, that of the most samples stands for all. Sandbox, environment and
+    commit are those under which the verdicts were found, "mixed: ..." when they were several. Left
+    out is what some session left out and none asked for; None where no session says.
     """
     head = _run_row(head)
     starts = [s for s in sessions if s["event"] == "start"]
@@ -240,6 +243,9 @@ def standing(
     shown = (largest or [head])[-1]
     command = told(shown, "command")
     known = [of_one for s in starts if (of_one := asked(s)) is not None]
+    told_out = [json.loads(out) for s in starts or [head] if (out := told(s, "left_out"))]
+    run = {problem_id for of_one in known for problem_id, _ in of_one}
+    left_out = {name: why for out in told_out for name, why in out.items() if name not in run}
     if starts and len(known) == len(starts):
         every = set[tuple[str, int]]().union(*known)
         if command and asked(shown) != every:
@@ -259,6 +265,8 @@ def standing(
         "samples_asked": samples,
         "complete": complete,
         "sandbox": several("sandbox"),
+        "environment": several("environment"),
+        "left_out": canonical(left_out) if told_out else None,
         "commit": several("commit"),
         "dirty": True if True in dirty else None if None in dirty else False,
         "command": command,
@@ -672,6 +680,7 @@ def _run_row(found: Any) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("run_id"), str):
         raise ValueError("no run_id")
     _object(found, "knobs")
+    _reasons(found)
     roles = {role: _object(_object(found, "roles"), role) for role in _object(found, "roles")}
     for made in roles.values():
         _object(made, "sampling")
@@ -691,6 +700,13 @@ def _object(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if value is not None and not isinstance(value, Mapping):
         raise ValueError(f"{name}: expected an object, found {str(value)[:60]!r}")
     return value or {}
+
+
+def _reasons(record: Mapping[str, Any]) -> None:
+    """Raises ValueError unless `left_out` is absent or gives problems a reason in words."""
+    for name, reason in _object(record, "left_out").items():
+        if not isinstance(reason, str):
+            raise ValueError(f"left_out: expected a reason for {name}, found {str(reason)[:60]!r}")
 
 
 def _cell(value: Any, kind: str) -> Any:

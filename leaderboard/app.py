@@ -19,7 +19,14 @@ import streamlit as st
 
 from harness.errors import StoreError
 from harness.metrics import count, dollars, duration, percent
-from harness.show import HIDDEN, call_line, request_text, round_line, workflow_line
+from harness.show import (
+    HIDDEN,
+    call_line,
+    request_text,
+    round_line,
+    verdict_line,
+    workflow_line,
+)
 from harness.store import Pointer, Trajectory, current_snapshot, open_snapshot, plain
 from leaderboard.export import table, title
 from leaderboard.queries import (
@@ -163,10 +170,12 @@ def board_table(group: Group, number: int) -> None:
     first = group.rows[0]
     st.subheader(escaped(title(group)))
     digest = (first.benchmark_digest or "unknown")[:12]
+    made = f", environment {first.environment or 'unknown'}" if first.needs_environment else ""
     st.caption(
         escaped(
             f"Only these rows may be compared with one another: data {digest}, grader "
-            f"{first.grader_version or 'unknown'}, prices {first.price_table or 'unknown'}."
+            f"{first.grader_version or 'unknown'}, prices {first.price_table or 'unknown'}"
+            f"{made}."
         )
     )
     records = [
@@ -182,6 +191,7 @@ def board_table(group: Group, number: int) -> None:
             "Dollars": row.cost_usd,
             "Time": row.per_sample(row.wall_s),
             "Problems": progress(row),
+            "Left out": row.left_out,
             "Worker": plain(row.worker),
             "Meta-agent": plain(row.meta) if row.meta else "none",
             "Level": row.level,
@@ -209,6 +219,7 @@ def board_table(group: Group, number: int) -> None:
                 format="%.1f s",
                 help="Seconds per sample, without its waits for a turn at the model",
             ),
+            "Left out": number_column(help="Problems asked for that could not be run here"),
             "Level": st.column_config.TextColumn(help="What the method may do with feedback tests"),
             "Errored": st.column_config.TextColumn(
                 help="Samples without a verdict, and pass@1 if all of them had failed or passed"
@@ -223,8 +234,9 @@ def progress(row: BoardRow) -> str:
 
 
 def remark(group: Group, row: BoardRow) -> str:
-    note = group.note(row)
-    return f" ({note})" if note else (" ★" if row.run_id in group.best else "")
+    note = ", ".join(x for x in (group.note(row), "custom data" if row.custom else "") if x)
+    star = " ★" if row.run_id in group.best else ""
+    return (f" ({note})" if note else "") + star
 
 
 def errored(row: BoardRow) -> str:
@@ -294,6 +306,9 @@ def headline(row: BoardRow) -> None:
     words = [] if found.value is None else [between]
     words += [f"worker {row.worker}", f"meta-agent {row.meta or 'none'}", f"list {row.list}",
               f"protocol {row.protocol}", f"level {row.level}", f"status {row.status}"]  # fmt: skip
+    words += [f"overlap-free {percent(row.overlap_free)}"] if row.overlap_free is not None else []
+    words += [f"{row.left_out} problems left out"] if row.left_out else []
+    words += ["custom data"] if row.custom else []
     if found.errored:
         words.append(
             f"{found.errored} errored samples: pass@1 between {percent(found.floor)} and "
@@ -310,7 +325,8 @@ def about(row: BoardRow) -> None:
             "run": row.run_id, "started": started, "command": row.command, "knobs": row.knobs,
             "seed": row.seed, "samples": f"{row.n_samples} per problem", "sandbox": row.sandbox,
             "grader": row.grader_version, "prices": row.price_table,
-            "data": row.benchmark_digest, "commit": f"{row.commit}{dirty}",
+            "data": row.benchmark_digest, "packages": row.environment,
+            "commit": f"{row.commit}{dirty}",
         }  # fmt: skip
         code("\n".join(f"{name:<9}{value}" for name, value in lines.items()))
 
@@ -329,7 +345,7 @@ def sample_page(connection: DuckDBPyConnection, row: BoardRow, found: Trajectory
     else:
         verdict = str(result.get("verdict"))
         say = st.success if verdict == "passed" else st.error
-        say(escaped(f"{MARKS.get(verdict, '✗')} {verdict}"))
+        say(escaped(f"{MARKS.get(verdict, '✗')} {verdict_line(result)}"))
         if result.get("detail"):
             code(str(result["detail"]))
         solution = found.text(result.get("solution_sha"))

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 Format = Literal["markdown", "csv", "latex", "html"]
 FORMATS: tuple[Format, ...] = ("markdown", "csv", "latex", "html")
-HEAD = ("Method", "pass@1", "95% interval", "n", "Worker", "Meta-agent", "Level", "Calls",
-        "Tokens", "Dollars", "Time")  # fmt: skip
-NUMBERS = frozenset({"pass@1", "n", "Calls", "Tokens", "Dollars", "Time"})
+HEAD = ("Method", "pass@1", "95% interval", "Overlap-free", "n", "Worker", "Meta-agent", "Level",
+        "Calls", "Tokens", "Dollars", "Time")  # fmt: skip
+ABSENT = "–"  # in place of an overlap-free score
+NUMBERS = frozenset({"pass@1", "Overlap-free", "n", "Calls", "Tokens", "Dollars", "Time"})
 
 
 def table(
@@ -54,7 +55,11 @@ def table(
 def title(group: Group) -> str:
     """What the rows of a ranking share, in words."""
     row = group.rows[0]
-    return f"{row.benchmark}, list {row.list or 'unknown'}, protocol {row.protocol or 'unknown'}"
+    custom = " (custom data)" if row.custom else ""
+    return (
+        f"{row.benchmark}{custom}, list {row.list or 'unknown'}, "
+        f"protocol {row.protocol or 'unknown'}"
+    )
 
 
 def footnote(group: Group) -> str:
@@ -63,13 +68,16 @@ def footnote(group: Group) -> str:
     days = sorted({_day(r.started_at) for r in group.rows if r.started_at is not None})
     dates = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown date"
     kinds = sorted({r.kind for r in group.rows})
+    environment = f"environment {row.environment or 'unknown'}, " if row.needs_environment else ""
     return (
         f"Protocol {row.protocol or 'unknown'}, list {row.list or 'unknown'}, "
         f"data {(row.benchmark_digest or 'unknown')[:12]}, "
-        f"grader {row.grader_version or 'unknown'}, prices {row.price_table or 'unknown'}; "
+        f"grader {row.grader_version or 'unknown'}, {environment}"
+        f"prices {row.price_table or 'unknown'}; "
         f"{dates}; {', '.join(kinds)}. pass@1 in percent; n problems; Wilson interval, or "
-        "Student's t over problems where they were sampled several times; calls, tokens and time "
-        "are means per sample, dollars are for the whole run."
+        "Student's t over problems where they were sampled several times; overlap-free: pass@1 on "
+        f"the hidden tests that no feedback test repeats, {ABSENT} where none is left; calls, "
+        "tokens and time are means per sample, dollars are for the whole run."
     )
 
 
@@ -83,6 +91,7 @@ def cells(group: Group, row: BoardRow, digits: int = 1) -> list[str]:
         f"{percent(found.low, digits)} to {percent(found.high, digits)}")  # fmt: skip
     return [
         row.method + (f" ({marks})" if marks else ""), percent(found.value, digits), interval,
+        ABSENT if row.overlap_free is None else percent(row.overlap_free, digits),
         count(found.problems), row.worker, row.meta or "none", row.level or "unknown",
         count(row.per_sample(row.calls)), count(row.per_sample(row.tokens)), dollars(row.cost_usd),
         duration(row.per_sample(row.wall_s)),
@@ -172,7 +181,7 @@ def _csv(rows: Sequence[BoardRow]) -> str:
     plain = ("run_id", "benchmark", "benchmark_digest", "list", "protocol", "level", "method",
              "knobs", "worker", "meta", "n_samples", "seed", "grader_version", "price_table",
              "kind", "status", "commit", "dirty", "problems_asked", "samples_asked", "sandbox",
-             "first_look", "unranked")  # fmt: skip
+             "first_look", "custom", "environment", "left_out", "unranked")  # fmt: skip
     scores = ("value", "low", "high", "problems", "samples", "errored", "floor", "ceiling")
     sums = ("overlap_free", "calls", "tokens", "cost_usd", "wall_s")
     writer.writerow([*plain, "started_at", *(f"pass@1_{name}" for name in scores), *sums])

@@ -53,6 +53,9 @@ SELECT runs.run_id, runs.method, runs.worker, runs.meta, runs.benchmark, runs.be
        runs.knobs, runs.seed, runs.sandbox, runs.commit, runs.dirty, runs.command,
        coalesce(runs.complete, false) AS complete,
        coalesce(runs.first_look, false) AS first_look,
+       coalesce(runs.custom, false) AS custom,
+       coalesce(runs.needs_environment, false) AS needs_environment,
+       runs.environment, runs.left_out,
        value, deviation, coalesce(problems, 0) AS problems, coalesce(graded, 0) AS graded,
        coalesce(errored, 0) AS errored, floor, ceiling, overlap_free, calls, tokens, cost_usd,
        wall_s
@@ -90,6 +93,10 @@ class BoardRow:
     command: str | None
     complete: bool  # every sample that was asked for has a verdict
     first_look: bool  # problems were chosen for showing, not for measuring
+    custom: bool  # rows that match no pinned file
+    needs_environment: bool  # what can pass depends on the packages that were installed for it
+    environment: str | None  # digest of what programs were graded in; "mixed: ..." of several
+    left_out: int | None  # problems that were asked for and could not be run
     estimate: Estimate
     overlap_free: float | None  # pass@1 on the hidden tests that no feedback test repeats
     calls: int | None
@@ -108,7 +115,8 @@ class BoardRow:
         return tuple(
             x or ""
             for x in (self.benchmark, self.benchmark_digest, self.list, self.protocol,
-                      self.grader_version, self.price_table)
+                      self.grader_version, self.price_table,
+                      self.environment if self.needs_environment else None)
         )  # fmt: skip
 
     @property
@@ -167,6 +175,8 @@ def board(connection: DuckDBPyConnection, run_id: str | None = None) -> list[Boa
     for found in _dicts(connection, BOARD):
         if run_id not in (None, found["run_id"]):
             continue
+        left_out = found.pop("left_out")
+        found["left_out"] = None if left_out is None else len(json.loads(left_out))
         value, deviation = found.pop("value"), found.pop("deviation")
         problems, graded = found.pop("problems"), found.pop("graded")
         low, high = None, None

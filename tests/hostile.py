@@ -103,6 +103,27 @@ def _forged(payload: str) -> str:
     return _when_called(f"put({payload})", _WIRE)
 
 
+_CROWD = """
+import os, signal, time
+def square(x):
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for _ in range(18):
+        if os.fork() == 0:
+            try:
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            except OSError:
+                os.nice(19)
+            while True: pass
+    def spin():
+        if os.fork() == 0:
+            end = time.time() + 0.25
+            while time.time() < end: pass
+            os._exit(0)
+    while True:
+        for _ in range(4): spin()
+        time.sleep(0.24)
+"""
+
 HOSTILE: dict[str, Attack] = {
     # results that lie about what they equal
     "object equal to all": Attack(_returns("Liar()", _LIAR.format(base="object")), (WRONG,)),
@@ -335,6 +356,32 @@ for pid in {os.getppid(), 1}:
         ),
         (CRASHED,),
     ),
+    # time: what it waits for its own crowd is no excuse, nor does CPU time vanish with its children
+    "hides behind a crowd of idle children": Attack(_CROWD, (TIMEOUT,), 0.5),
+    "sleeps beside a crowd of idle children": Attack(
+        _CROWD.replace(
+            "    while True:\n        for _", "    time.sleep(60)\n    while True:\n        for _"
+        ),
+        (TIMEOUT,),
+        0.5,
+    ),
+    "loops in a crowd": Attack(
+        _when_called("for _ in range(4):\n    os.fork()\nwhile True: pass", "import os"),
+        (TIMEOUT,),
+        0.5,
+    ),
+    "children too short to be seen": Attack(
+        _when_called(
+            "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+            "def burst():\n    end = time.monotonic() + 0.02\n"
+            "    while time.monotonic() < end: pass\n"
+            "while True:\n    if os.fork() == 0:\n        burst()\n        os._exit(0)\n"
+            "    time.sleep(0.004)",
+            "import os, signal, time",
+        ),
+        (TIMEOUT, EXCEPTION, CRASHED),
+        0.5,
+    ),
     # bounded: as root no limit of the kernel holds, and 2**n processes are a burden to all
     "fork bomb": Attack(
         _when_called("for _ in range(8): os.fork()\ntime.sleep(30)", "import os, time"),
@@ -557,6 +604,28 @@ HONEST: dict[str, Case] = {
         "assert candidate(5000) == 5000",
     ),
     "keyword arguments": Case("def solve(*, a, b=2): return a + b", "assert candidate(a=1) == 3"),
+    "deque read by the test": Case(
+        "from collections import deque\nsolve = deque",
+        "assert set(candidate([1, 2])) == {1, 2}\nassert len(candidate([1, 2])) == 2",
+    ),
+    "user's own list": Case(
+        "from collections import UserList\nsolve = UserList", "assert candidate([1]) == [1]"
+    ),
+    "asks who it is": Case(
+        "import getpass, grp, os, pwd\ndef solve(x):\n    user = pwd.getpwuid(os.getuid())\n"
+        "    return [getpass.getuser() == user.pw_name, os.path.expanduser('~' + user.pw_name),\n"
+        "            len(grp.getgrgid(user.pw_gid).gr_name)]",
+        "import os\nassert candidate(0)[0]\nassert candidate(0)[1].startswith('/')",
+    ),
+    "steps back behind others": Case(
+        "import os\ndef solve(x):\n    os.nice(1)\n    os.setpriority(os.PRIO_PROCESS, 0, 5)\n"
+        "    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))\n    return x",
+        "assert candidate(1) == 1",
+    ),
+    "many open files": Case(
+        "def solve(x): return len([open('/dev/null') for _ in range(900)])",
+        "assert candidate(0) == 900",
+    ),
     "raises what the test expects": Case(
         "def solve(x): raise KeyError(x)",
         "try:\n    candidate(1)\nexcept KeyError:\n    pass\nelse:\n    assert False",
@@ -580,6 +649,9 @@ UNEQUAL: dict[str, Case] = {
     "text and number": Case("solve = str", "assert candidate(1) == 1"),
     "bytes and text": Case("def solve(x): return x.encode()", "assert candidate('a') == 'a'"),
     "set and list": Case("solve = set", "assert candidate([1]) == [1]"),
+    "deque and list": Case(
+        "from collections import deque\nsolve = deque", "assert candidate([1]) == [1]"
+    ),
     "numpy array and list": Case(
         "import numpy as np\nsolve = np.array", "assert candidate([1, 2]) == [1, 2]"
     ),

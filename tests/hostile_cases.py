@@ -927,6 +927,58 @@ TRACES: dict[str, Trace] = {
             "import heapq, os",
         ),
     ),
+    "flags and size of the standard streams": Trace(
+        _left(
+            "for fd in (0, 1, 2):\n"
+            "    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)\n"
+            "    fcntl.fcntl(fd, fcntl.F_SETOWN, 1)\nfcntl.fcntl(2, 1031, 4096)",  # F_SETPIPE_SZ
+            "import fcntl, os",
+        ),
+        _finds(
+            "any(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK or fcntl.fcntl(fd, fcntl.F_GETOWN)"
+            " for fd in (0, 1, 2)) or [os.write(2, b'x' * 65536) for _ in range(9)] != [65536] * 9",
+            "import fcntl, os",
+        ),
+    ),
+    "notes on its folders": Trace(
+        _left(
+            "for folder in ('/tmp', '/dev/shm'):\n"
+            "    for name in ('user.left', 'trusted.left', 'security.left'):\n"
+            "        try: os.setxattr(folder, name, b'x')\n"
+            "        except OSError: pass",
+            "import os",
+        ),
+        _finds("os.listxattr('/tmp') or os.listxattr('/dev/shm')", "import os"),
+    ),
+    "an access list that files inherit": Trace(
+        _left(
+            "none = struct.pack('<I', 2) + b''.join(\n"
+            "    struct.pack('<HHI', tag, 0, 0xFFFFFFFF) for tag in (1, 4, 32))\n"
+            "for folder in ('/tmp', '/dev/shm'):\n"
+            "    os.setxattr(folder, 'system.posix_acl_default', none)",
+            "import os, struct",
+        ),
+        _finds(
+            "not (open('/tmp/x', 'w').close() or open('/dev/shm/x', 'w').close()"
+            " or open('/tmp/x').close()) and not os.access('/dev/shm/x', os.R_OK)",
+            "import os",
+        ),
+    ),
+    "ports of connections that it closed": Trace(
+        _left(
+            "for port in range(8080, 8084):\n"
+            "    with socket.create_server(('127.0.0.1', port)) as server:\n"
+            "        client = socket.create_connection(('127.0.0.1', port))\n"
+            "        server.accept()[0].close()\n        client.recv(1)\n        client.close()",
+            "import socket",
+        ),
+        "import socketserver\ndef tidy(values):\n"
+        "    for port in range(8080, 8084):\n"
+        "        try:\n"
+        "            socketserver.TCPServer(('127.0.0.1', port), None).server_close()\n"
+        "        except OSError:\n"
+        f"            return '{FOUND[:4]}' + '{FOUND[4:]}'\n    return 0\n",
+    ),
     "patched modules": Trace(
         _left(
             "for m in (builtins, json, marshal, wire, cases): m.LEFT = 1\n"

@@ -166,7 +166,21 @@ def test_a_package_stands_in_for_a_file_that_is_nowhere_else(tmp_path: Path) -> 
     assert tmp_path not in Path(data.path).parents
 
 
+def test_a_data_folder_that_is_none_is_an_error_even_where_the_file_is_found_elsewhere(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / SMALL.file).write_bytes(PACKED)
+    assert read(SMALL, DataSources(None, tmp_path, offline=True)).digest == SMALL.digest
+    for wrong in (tmp_path / "nowhere", tmp_path / "data" / SMALL.file):
+        with pytest.raises(BenchmarkError) as error:
+            read(SMALL, DataSources(wrong, tmp_path, offline=True))
+        advice = "correct --data-dir or HARNESS_DATA_DIR"
+        assert one_line(error) == f"{wrong}: no such folder; {advice}"
+
+
 def test_an_absent_file_offline_is_one_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
     with pytest.raises(BenchmarkError) as error:
         benchmarks.load("humaneval+", DataSources(tmp_path / "a", tmp_path / "b", offline=True))
     message = one_line(error)

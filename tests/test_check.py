@@ -9,7 +9,8 @@ import pytest
 
 from harness import benchmarks
 from harness.benchmarks import DataSources
-from harness.check import TRIVIAL, check, lines, references, ungradable
+from harness.check import TRIVIAL, check, failing, findings, lines, references, ungradable
+from harness.errors import SandboxError
 from harness.grade import Grader
 from harness.types import Assertions
 from harness.verdicts import VerdictCache
@@ -120,6 +121,49 @@ async def test_a_killed_check_goes_on_from_the_kept_verdicts(part, sandbox, tmp_
             await references(benchmark, grader, say=lambda done, total: seen.append((done, total)))
     assert report.cached
     assert seen[-1] == (12, 12)
+
+
+class Breaking(Grader):
+    """A grader whose sandbox gives up on the first `times` programs."""
+
+    times = 0
+
+    async def grade(self, problem, oracle, code):
+        if self.times:
+            self.times -= 1
+            raise SandboxError("the sandbox was taken away")
+        return await super().grade(problem, oracle, code)
+
+
+@pytest.mark.parametrize(("times", "drops"), [(1, False), (9, True)])
+async def test_our_own_fault_is_tried_again_and_then_said_and_leaves_no_problem_out(
+    part, sandbox, tmp_path, times, drops
+):
+    async with Breaking(sandbox) as grader:
+        grader.times = times
+        if not drops:
+            assert await ungradable(part("humaneval", 53, 23), grader, cache_dir=tmp_path) == {}
+            return
+        with pytest.raises(SandboxError) as caught:
+            await ungradable(part("humaneval", 53, 23), grader, cache_dir=tmp_path)
+    assert "2 references could not be graded, HumanEval/53 for one" in str(caught.value)
+    assert "the sandbox was taken away" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 1
+
+
+async def test_a_reference_that_fails_for_no_reason_is_said_loudly(part, sandbox, tmp_path):
+    benchmark = part("humaneval", 53, 23)
+    benchmark = with_reference(benchmark, "HumanEval/53", "import nolibrary")
+    async with Grader(sandbox) as grader:
+        quiet = await findings(benchmark, grader, cache_dir=tmp_path)
+        benchmark = with_reference(benchmark, "HumanEval/23", "def strlen(s): return 5")
+        found = await findings(benchmark, grader, cache_dir=tmp_path)
+    assert failing(benchmark, quiet) is None
+    said = failing(benchmark, found)
+    assert said.startswith("our own reference fails here: HumanEval/23 (wrong: ")
+    assert said.endswith("; run `python -m harness check humaneval`")
+    assert "nolibrary" not in said
 
 
 def test_trivial_programs_are_programs():

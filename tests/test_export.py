@@ -19,17 +19,20 @@ from leaderboard.export import FORMATS, table
 def run(results_dir: Path, run_id: str, verdicts: list[str], **fields: Any) -> None:
     """A finished run with one sample per verdict."""
     journal = Journal(results_dir / "runs" / run_id)
+    fresh, session = fields.pop("fresh", False), fields.pop("session", {})
     head = {"run_id": run_id, "benchmark": "humaneval", "benchmark_digest": "7dce6050a7d6d172",
             "list": "full", "protocol": "public", "level": "L0", "method": "direct", "knobs": {},
             "roles": {"worker": {"model": "local/small_model"}}, "n_samples": 1, "seed": 0,
             "grader_version": "1", "price_table": "none", "kind": "measured",
             "started_at": 1762000000.0}  # fmt: skip
     (journal.run_dir / "run.json").write_text(json.dumps(head | fields))
-    journal.write("session", event="start", problems=len(verdicts), samples=len(verdicts))
+    journal.write("session", event="start", problems=len(verdicts), samples=len(verdicts),
+                  **session)  # fmt: skip
     for number, verdict in enumerate(verdicts):
         journal.write(
             "result", result_key=f"k{number}", problem_id=f"HumanEval/{number}", sample=0,
-            verdict=verdict, calls=2, prompt_tokens=70, completion_tokens=30,
+            verdict=verdict, fresh=verdict if fresh and number else None, calls=2,
+            prompt_tokens=70, completion_tokens=30,
             cost_usd=0.25 if run_id != "unpriced" else None, wall_s=3.0,
         )  # fmt: skip
     journal.write("session", event="end", status="complete")
@@ -39,10 +42,11 @@ def run(results_dir: Path, run_id: str, verdicts: list[str], **fields: Any) -> N
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[DuckDBPyConnection]:
     run(tmp_path, "good", ["passed", "passed", "wrong", "passed"], method="a&b_c|<i>")
-    run(tmp_path, "poor", ["passed", "wrong", "wrong", "wrong"])
+    run(tmp_path, "poor", ["passed", "wrong", "wrong", "passed"], fresh=True,
+        session={"left_out": {"a/9": "needs network", "a/8": "no test"}})  # fmt: skip
     run(tmp_path, "unpriced", ["passed", "wrong", "invalid", "passed"], method="refine")
     run(tmp_path, "pretended", ["passed"] * 4, kind="simulated", method="sim")
-    run(tmp_path, "other", ["passed"] * 2, benchmark="mbpp", protocol="none")
+    run(tmp_path, "other", ["passed"] * 2, benchmark="mbpp", protocol="none", custom=True)
     store = Store(tmp_path)
     store.ingest()
     store.snapshot()
@@ -55,7 +59,7 @@ def test_markdown_keeps_rankings_apart_and_the_best_measured_row_bold(
 ) -> None:
     text = table(connection, "markdown")
     assert text.count("| Method |") == 2
-    assert r"| a&b\_c\|\<i\> | **75.0** | 30.1 to 95.4 | 4 |" in text
+    assert r"| a&b\_c\|\<i\> | **75.0** | 30.1 to 95.4 | – | 4 |" in text
     assert "| sim (simulated) | 100.0 |" in text
     assert text.count("**75.0**") == 1
     assert "**100.0**" not in text
@@ -105,3 +109,17 @@ def test_an_unknown_format_or_an_empty_board_is_a_usage_error(
         table(connection, "word")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no run on bigcodebench"):
         table(connection, benchmark="bigcodebench")
+
+
+def test_the_overlap_free_score_stands_beside_pass_at_1(connection: DuckDBPyConnection) -> None:
+    assert "| 50.0 | 15.0 to 85.0 | 33.3 | 4 |" in table(connection, "markdown")
+    assert "& 50.0 & 15.0 to 85.0 & 33.3 & 4 &" in table(connection, "latex")
+    assert "<td>33.3</td>" in table(connection, "html")
+    assert "– where none is left" in table(connection, "html")
+
+
+def test_custom_data_and_what_was_left_out_is_said(connection: DuckDBPyConnection) -> None:
+    assert r"**mbpp (custom data), list full, protocol none**" in table(connection, "markdown")
+    rows = {row["run_id"]: row for row in csv.DictReader(io.StringIO(table(connection, "csv")))}
+    assert (rows["poor"]["left_out"], rows["good"]["left_out"]) == ("2", "")
+    assert (rows["other"]["custom"], rows["good"]["custom"]) == ("True", "False")

@@ -171,6 +171,23 @@ def test_a_first_look_and_a_run_of_two_sandboxes_are_never_best(tmp_path: Path) 
     )
 
 
+def test_runs_in_two_environments_share_a_ranking_only_where_none_is_needed(tmp_path: Path) -> None:
+    full = {"a/0": ["passed"], "a/1": ["wrong"]}
+    for name in ("light", "full"):
+        run(tmp_path, name, full, environment=name, needs_environment=True, benchmark="bcb")
+        run(tmp_path, f"plain-{name}", full, environment=name)
+    run(tmp_path, "own", full, custom=True, benchmark_digest="own",
+        session={"left_out": {"a/2": "needs network"}})  # fmt: skip
+    rows = board_of(tmp_path)
+    shared = sorted(sorted(row.run_id for row in g.rows) for g in groups(rows.values()))
+    assert shared == [["full"], ["light"], ["own"], ["plain-full", "plain-light"]]
+    assert (rows["own"].custom, rows["own"].left_out, rows["light"].left_out) == (True, 1, None)
+    text = app_text(tmp_path, run="own")
+    assert "custom data" in text
+    assert "1 problems left out" in text
+    assert "environment light" in app_text(tmp_path).replace("\\", "")
+
+
 def test_a_shorter_command_does_not_complete_a_long_run(tmp_path: Path) -> None:
     half = {f"a/{n}": ["passed"] for n in range(2)}
     run_dir = run(tmp_path, "long", half, asked=4, session={"command": "eval --limit 4"})

@@ -305,6 +305,38 @@ def test_a_filter_that_cannot_be_loaded_stops_the_child() -> None:
     assert found.startswith("OSError: [Errno 22] seccomp")
 
 
+def test_a_child_keeps_its_priority_and_is_not_told(filters: dict[str, bytes]) -> None:
+    code = """
+import os
+def attempt():
+    os.nice(7)
+    os.setpriority(os.PRIO_PROCESS, 0, 9)
+    for policy in (os.SCHED_IDLE, os.SCHED_BATCH):
+        os.sched_setscheduler(0, policy, os.sched_param(0))
+    return [os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)]
+"""
+    own = [os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)]
+    assert locked(code, filters["full"]) == (own, 0)
+
+
+def test_a_child_writes_no_attribute_of_a_file(filters: dict[str, bytes], tmp_path: Path) -> None:
+    code = f"""
+import errno, os, shutil
+def attempt():
+    open({str(tmp_path / "a")!r}, "w").close()
+    shutil.copy2({str(tmp_path / "a")!r}, {str(tmp_path / "b")!r})  # does without
+    said = []
+    for call in (lambda: os.setxattr({str(tmp_path)!r}, "user.x", b"x"),
+                 lambda: os.removexattr({str(tmp_path)!r}, "user.x")):
+        try:
+            call()
+        except OSError as error:
+            said.append(error.errno == errno.ENOTSUP)
+    return said
+"""
+    assert locked(code, filters["full"]) == ([True, True], 0)
+
+
 def test_a_child_leaves_its_parent_alone(filters: dict[str, bytes]) -> None:
     with lockdown.child_domain() as domain:
         if domain is None:

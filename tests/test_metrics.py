@@ -23,6 +23,12 @@ def test_wilson_agrees_with_a_case_worked_by_hand() -> None:
     assert high == pytest.approx((1.0 + 0.32249) / 1.4, abs=1e-5)
 
 
+def test_wilson_ends_at_exactly_0_and_1_where_all_failed_or_passed() -> None:
+    for n in range(1, 400):
+        assert wilson(n, n)[1] == 1.0
+        assert wilson(0, n)[0] == 0.0
+
+
 def test_wilson_never_leaves_the_unit_interval_and_is_wide_at_the_ends() -> None:
     assert wilson(10, 10) == pytest.approx((0.72247, 1.0), abs=1e-5)
     assert wilson(0, 10) == pytest.approx((0.0, 0.27753), abs=1e-5)

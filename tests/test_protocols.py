@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import re
@@ -13,11 +14,13 @@ import pytest
 from harness import benchmarks
 from harness.benchmarks import PROTOCOL_LEVELS, Benchmark, DataSources, Item, apply
 from harness.benchmarks.doctests import doctests
-from harness.benchmarks.overlap import facts, fresh, single_tests
+from harness.benchmarks.overlap import facts, fresh, parameters, single_tests
+from harness.benchmarks.syntax import parse
+from harness.benchmarks.unit_tests import only
 from harness.errors import BenchmarkError, UsageError
 from harness.grade import Grader
 from harness.sandbox import Sandbox
-from harness.types import Assertions, Cases, Level, Protocol_, Tests, UnitTests, Verdict
+from harness.types import Assertions, Cases, Level, Problem, Protocol_, Tests, UnitTests, Verdict
 
 FAMILIES = ("humaneval", "mbpp", "humaneval+", "mbpp+", "mbpp-full", "bigcodebench-hard-complete")
 
@@ -207,7 +210,7 @@ def repeating(item: Item) -> int:
 
 COUNTS = {
     ("humaneval", "public"): (154, 441, 325, 124, 1),
-    ("humaneval", "split"): (160, 320, 1, 1, 0),
+    ("humaneval", "split"): (160, 320, 0, 0, 0),
     ("humaneval", "aflow"): (159, 463, 335, 126, 1),
     ("mbpp", "public"): (427, 427, 427, 427, 0),
     ("mbpp", "split"): (427, 427, 0, 0, 0),
@@ -215,11 +218,11 @@ COUNTS = {
     ("mbpp-full", "public"): (974, 974, 974, 974, 1),
     ("mbpp-full", "split"): (973, 973, 0, 0, 0),
     ("humaneval+", "public"): (154, 441, 0, 131, 0),
-    ("humaneval+", "split"): (163, 466, 0, 57, 0),
+    ("humaneval+", "split"): (163, 466, 0, 56, 0),
     ("humaneval+", "aflow"): (159, 463, 0, 135, 0),
-    ("mbpp+", "public"): (378, 378, 0, 376, 0),
-    ("mbpp+", "split"): (378, 381, 0, 46, 0),
-    ("mbpp+", "aflow"): (378, 378, 0, 371, 0),
+    ("mbpp+", "public"): (378, 378, 0, 374, 0),
+    ("mbpp+", "split"): (378, 381, 0, 45, 0),
+    ("mbpp+", "aflow"): (378, 378, 0, 369, 0),
     ("bigcodebench-hard-complete", "public"): (35, 58, 1, 1, 0),
     ("bigcodebench-hard-complete", "split"): (148, 213, 1, 1, 0),
 }  # as in docs/protocols.md
@@ -249,6 +252,186 @@ def test_the_overlap_of_all_of_bigcodebench_is_as_the_docs_count_it(data: DataSo
     for protocol, expected in protocols.items():
         assert tuple(counts(apply(suite, protocol)).values()) == expected
         assert f"| `{suite.name}` | `{protocol}` | {' | '.join(map(str, expected))} |" in docs
+
+
+def defined(source: str) -> set[str]:
+    """Test methods that a unittest module holds, of any class."""
+    classes = (node for node in parse(source).body if isinstance(node, ast.ClassDef))
+    functions = (n for c in classes for n in c.body if isinstance(n, ast.FunctionDef))
+    return {node.name for node in functions if node.name.startswith("test")}
+
+
+def own_strings(source: str, methods: set[str]) -> set[str]:
+    """String literals that these test methods have and nothing else in the module."""
+    inside: set[str] = set()
+    outside: set[str] = set()
+
+    def collect(node: ast.AST, found: set[str]) -> None:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
+            found = inside if node.name in methods else outside
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+        for part in ast.iter_child_nodes(node):
+            collect(part, found)
+
+    collect(parse(source), outside)
+    return {text for text in inside if len(text) >= 10 and not any(text in o for o in outside)}
+
+
+def holds_nothing_of(shown: Tests | None, hidden: set[str], official: Tests) -> None:
+    assert isinstance(shown, UnitTests)
+    assert isinstance(official, UnitTests)
+    assert defined(shown.source) == set(shown.methods)
+    words = set(re.findall(r"\w+", re.sub(r"'test_data/\w+\.csv'", "", shown.source)))
+    assert not words & hidden  # BigCodeBench/927 names its input files as its tests
+    held = {n.value for n in ast.walk(parse(shown.source)) if isinstance(n, ast.Constant)}
+    assert not held & own_strings(official.source, hidden)
+
+
+def test_what_runs_beside_a_solution_holds_no_hidden_test_of_mbpp(
+    settled: dict[tuple[str, str], Benchmark], suites: dict[str, Benchmark]
+) -> None:
+    for protocol in ("public", "split"):
+        found = []
+        for key, item in settled["mbpp-full", protocol].items.items():
+            official = suites["mbpp-full"].items[key].oracle.tests
+            if isinstance(official, UnitTests):
+                found.append(key)
+                assert item.feedback is not None
+                assert names(item.feedback) == [official.methods[0]]
+                holds_nothing_of(item.feedback, set(official.methods[1:]), official)
+        assert found == [f"Mbpp/{n}" for n in (367, 533, 601, 927)]
+
+
+def test_what_runs_beside_a_solution_holds_no_hidden_test_of_bigcodebench(
+    data: DataSources,
+) -> None:
+    suite = benchmarks.load("bigcodebench", data)
+    for key, item in apply(suite, "split").items.items():
+        official, hidden = suite.items[key].oracle.tests, item.oracle.tests
+        assert isinstance(hidden, UnitTests)
+        holds_nothing_of(item.feedback, set(hidden.methods), official)
+        assert defined(hidden.source) == set(hidden.methods), key
+
+
+MODULE = '''"""About test_b."""
+import os
+import unittest
+LIMIT, SECRET = 3, "of test_b"
+USED = "used"
+random.seed(1)
+def helper():
+    return USED
+def unused():
+    return SECRET
+class Fake:  # not a test
+    def read(self): ...
+class Base(unittest.TestCase):
+    """Docs."""
+    def test_c(self): ...
+class Other(unittest.TestCase):
+    def test_d(self): ...
+class TestCases(
+    Base,
+):
+    # test_b comes later
+    answer = 42
+    maxDiff = None
+    def setUp(self):
+        self.fake = Fake()  # for test_b too
+        self.path = "a.txt"  # a file
+    def check(self):
+        self.assertEqual(helper(), LIMIT)
+    @mock.patch("os.remove")
+    def test_a(self, remove):
+        self.check()
+    def test_b(self):
+        self.assertEqual(unused(), self.answer)
+if __name__ == "__main__":
+    unittest.main()
+'''
+
+
+def test_a_module_keeps_what_the_chosen_tests_reach() -> None:
+    left = only(UnitTests(MODULE, ("test_a", "test_b", "test_c")), {"test_a"})
+    assert left.methods == ("test_a",)
+    assert (
+        left.source
+        == """import os
+import unittest
+LIMIT, SECRET = 3, "of test_b"
+USED = "used"
+random.seed(1)
+def helper():
+    return USED
+class Fake:  # not a test
+    def read(self): ...
+class Base(unittest.TestCase):
+    pass
+class TestCases(
+    Base,
+):
+    maxDiff = None
+    def setUp(self):
+        self.fake = Fake()
+        self.path = "a.txt"  # a file
+    def check(self):
+        self.assertEqual(helper(), LIMIT)
+    @mock.patch("os.remove")
+    def test_a(self, remove):
+        self.check()
+"""
+    )
+    again = only(UnitTests(MODULE, ("test_a", "test_b", "test_c")), {"test_b", "test_c"})
+    assert again.methods == ("test_b", "test_c")
+    assert defined(again.source) == {"test_b", "test_c"}
+    for kept in ("return SECRET", "answer = 42"):
+        assert kept in again.source
+    for gone in ("helper", "USED", "Other"):
+        assert gone not in again.source
+
+
+def test_a_test_that_another_one_calls_stays_with_it() -> None:
+    source = (
+        "class TestCases(unittest.TestCase):\n"
+        "    def test_a(self):\n        self.test_b()\n"
+        "    def test_b(self): ...\n    def test_c(self): ...\n"
+    )
+    left = only(UnitTests(source, ("test_a", "test_b", "test_c")), {"test_a"})
+    assert (left.methods, defined(left.source)) == (("test_a",), {"test_a", "test_b"})
+
+
+@pytest.mark.parametrize("protocol", ["public", "split"])
+async def test_references_pass_their_parts_of_a_unittest_module(
+    settled: dict[tuple[str, str], Benchmark], grader: Grader, protocol: str
+) -> None:
+    for number in (367, 533, 601, 927):
+        item = settled["mbpp-full", protocol].items[f"Mbpp/{number}"]
+        for tests in (item.feedback, item.oracle.tests):
+            assert isinstance(tests, UnitTests)
+            report = await grader.run_tests(item.problem, item.oracle, tests, item.oracle.reference)
+            assert report.verdict is Verdict.PASSED, (number, report.detail)
+
+
+PLAIN = [13, 15, 19, 147, 273, 274, 310, 326, 368, 454, 592, 594]  # the standard library is enough
+
+
+def elsewhere(item: Item) -> Problem:
+    """A BigCodeBench problem whose tests need none of its environment."""
+    return replace(item.problem, benchmark="mbpp")
+
+
+async def test_references_pass_both_parts_of_bigcodebench_tasks(
+    settled: dict[tuple[str, str], Benchmark], grader: Grader
+) -> None:
+    for number in PLAIN:
+        item = settled["bigcodebench-hard-complete", "split"].items[f"BigCodeBench/{number}"]
+        for tests in (item.feedback, item.oracle.tests):
+            assert tests is not None
+            given = (elsewhere(item), item.oracle, tests, item.oracle.reference)
+            report = await grader.run_tests(*given)
+            assert report.verdict is Verdict.PASSED, (number, report.detail)
+            assert len(report.outcomes) == len(names(tests))
 
 
 async def test_references_pass_what_is_hidden_and_what_is_feedback(
@@ -336,7 +519,11 @@ SAME = {
     "truth": ("assert f(1) == True", "assert candidate(1)"),
     "not": ("assert f(1) is False", "assert not candidate(1)"),
     "sides": ("assert f(1) == 2", "assert 2 == candidate(1)"),
-    "numbers": ("assert f(1.0) == 2", "assert candidate(1) == 2.0"),
+    "numbers": ("assert f(1) == 2", "assert candidate(1) == 2.0"),
+    "arithmetic": ("assert f(2 * 3 - 10) == 2", "assert candidate(-4) == 4 // 2"),
+    "a parameter by name": ("assert f(1, k=2) == 2", "assert candidate(n=1, k=2) == 2"),
+    "two in one": ("assert f(1) == 2 and f(3) == 4", "assert candidate(3) == 4"),
+    "neither of two": ("assert not (f(1) or f(3))", "assert candidate(3) is False"),
     "tolerance": ("assert f(1) == 0.5", "assert abs(candidate(1) - 0.5) < 1e-6"),
     "closeness": ("assert f(1) == 0.5", "assert math.isclose(candidate(1), 0.5, rel_tol=0.1)"),
     "sets": ("assert f(1) == (1, 2)", "assert set(candidate(1)) == set((1, 2))"),
@@ -348,6 +535,14 @@ DIFFERENT = {
     "a list, not a tuple": ("assert f([1]) == 2", "assert candidate((1,)) == 2"),
     "more arguments": ("assert f(1) == 2", "assert candidate(1, 2) == 2"),
     "a name": ("assert f(1) == 2", "assert candidate(x) == 2"),
+    "a float argument": ("assert f(1.0) == 2", "assert candidate(1) == 2"),
+    "a truth value as argument": ("assert f(True) == 2", "assert candidate(1) == 2"),
+    "a truth value inside": ("assert f({1: [True]}) == 2", "assert candidate({1: [1]}) == 2"),
+    "a truth value as key": ("assert f({True: 0}) == 2", "assert candidate({1: 0}) == 2"),
+    "a truth value expected": ("assert f(1) == True", "assert candidate(1) == 1"),
+    "another parameter": ("assert f(1, k=2) == 2", "assert candidate(1, other=2) == 2"),
+    "either of two": ("assert f(1) == 2 or f(3) == 4", "assert candidate(3) == 4"),
+    "a division by zero": ("assert f(1 / 0) == 2", "assert candidate(1) == 2"),
     "no Python": ("assert f(1) == [2", "assert candidate(1) == 2"),
 }
 
@@ -356,16 +551,16 @@ DIFFERENT = {
 def test_the_same_test_is_known_in_another_form(name: str) -> None:
     shown, hidden = SAME[name]
     other = "assert candidate(99) == 99"
-    left = fresh(Assertions((hidden, other)), Assertions((shown,)), "f")
+    left = fresh(Assertions((hidden, other)), Assertions((shown,)), "f", ("n", "k"))
     assert left == Assertions((other,))
-    assert fresh(Assertions((hidden,)), Assertions((shown,)), "f") is None
+    assert fresh(Assertions((hidden,)), Assertions((shown,)), "f", ("n", "k")) is None
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_different_tests_stay_apart(name: str) -> None:
     shown, hidden = DIFFERENT[name]
     tests = Assertions((hidden,))
-    assert fresh(tests, Assertions((shown,)), "f") is tests
+    assert fresh(tests, Assertions((shown,)), "f", ("n", "k")) is tests
 
 
 METHODS = """
@@ -400,6 +595,13 @@ def test_cases_on_the_inputs_of_the_feedback_are_not_fresh() -> None:
     assert isinstance(left, Cases)
     assert left.only == (1, 3)
     assert fresh(cases, Assertions(("assert f(9) == 0",)), "f") is cases
+    assert fresh(cases, Assertions(("assert f(3.0) == 0",)), "f") is cases
+
+
+def test_parameters_are_those_of_the_last_definition() -> None:
+    code = "def f(x): ...\ndef g(y): ...\ndef f(n, /, k=1, *, named): ...\n"
+    assert parameters(code, "f") == ("n", "k")
+    assert parameters(code, "h") == ()
 
 
 PROMPT = '''

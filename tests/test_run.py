@@ -1,17 +1,21 @@
 """The run loop through the Python API: results, resuming, failures, budgets, what is recorded."""
 
 import asyncio
+import gzip
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
 
-from harness import api
+from harness import api, environments
+from harness.benchmarks import DataSources
 from harness.errors import ModelRefused, ModelUnavailable, RequestRejected, StoreError, UsageError
 from harness.journal import Journal, read_run
 from harness.models.scripted import ScriptedModel
@@ -541,3 +545,131 @@ async def test_the_python_api_evaluates_in_a_notebook(tmp_path, sandbox):
     summary = await evaluate_async("vanilla", models={"worker": model}, limit="1", out=tmp_path)
     assert summary.progress.rows
     assert {row["verdict"] for row in summary.progress.rows.values()} == {Verdict.PASSED}
+
+
+SCHEMAS = Path(__file__).parents[1] / "docs/schemas"
+
+
+def recorded(summary):
+    """run.json and the start of each session."""
+    head = json.loads((summary.run_dir / "run.json").read_text())
+    return head, [r for r in read_run(summary.run_dir) if r.get("event") == "start"]
+
+
+def planned(**config):
+    model = ScriptedModel("scripted/known", answer)
+    return api.prepare(api.Config(method="vanilla", **config), models={"worker": model})
+
+
+async def test_what_is_left_out_and_the_environment_are_recorded_and_shown(tmp_path, sandbox):
+    from harness.show import show_run
+
+    summary, _ = await evaluate(tmp_path, sandbox, protocol="split", limit="31-32")
+    head, (start,) = recorded(summary)
+    assert list(head["left_out"]) == ["HumanEval/32"]
+    assert head["left_out"] == start["left_out"] == summary.as_dict()["left_out"]
+    assert head["environment"] == start["environment"] == summary.plan.environment
+    assert (head["custom"], head["needs_environment"]) == (False, False)
+    jsonschema.validate(summary.as_dict(), json.loads((SCHEMAS / "eval.json").read_text()))
+    lines = []
+    show_run(tmp_path, summary.run_id, lines.append)
+    assert any("left out   1: " in line and "(HumanEval/32)" in line for line in lines)
+    assert any(f"environment {summary.plan.environment}" in line for line in lines)
+
+
+async def test_a_failing_reference_is_left_out_loudly_and_the_exit_code_stays(tmp_path, sandbox):
+    plan = planned(limit="2", out=tmp_path)
+    item = plan.items[1]
+    item = replace(item, oracle=replace(item.oracle, reference="def separate_paren_groups(s): 0"))
+    items = {**plan.benchmark.items, item.problem.problem_id: item}
+    benchmark = replace(plan.benchmark, items=items, digest="0" * 64)
+    said = []
+    plan = replace(plan, benchmark=benchmark, items=list(items.values()))
+    summary = await api.execute(plan, sandbox=sandbox, warn=said.append)
+    assert any(line.startswith("our own reference fails here: HumanEval/1 (") for line in said)
+    assert list(recorded(summary)[0]["left_out"]) == ["HumanEval/1"]
+    assert (summary.status, summary.exit_code) == ("complete", 0)
+    assert len(summary.progress.rows) == 1
+
+
+async def test_custom_data_says_so_wherever_the_run_is_shown(tmp_path, sandbox, shared):
+    from harness.show import list_runs, show_run
+
+    with gzip.open(shared / "data" / "HumanEvalPlus.jsonl.gz", "rt") as file:
+        rows = [next(file), next(file)]
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(rows))
+    data = DataSources(data_dir=shared / "data", overrides={"humaneval+": own}, offline=True)
+    out = tmp_path / "results"
+    summary, _ = await evaluate(out, sandbox, benchmark="humaneval+", data=data)
+    assert summary.as_dict()["custom"] is True
+    jsonschema.validate(summary.as_dict(), json.loads((SCHEMAS / "eval.json").read_text()))
+    assert recorded(summary)[0]["custom"] is True
+    lines = []
+    show_run(out, summary.run_id, lines.append)
+    assert any("custom data" in line for line in lines)
+    assert any(line.startswith("on base tests: pass@1 50.0 %") for line in lines)
+    assert any(line.startswith("on plus tests: pass@1 50.0 %") for line in lines)
+    list_runs(out)
+
+
+async def test_an_answer_without_a_program_fails_the_base_and_plus_tests(tmp_path, sandbox, shared):
+    data = DataSources(data_dir=shared / "data", offline=True)
+    summary, _ = await evaluate(
+        tmp_path, sandbox, lambda messages: "", benchmark="humaneval+", data=data, limit="1"
+    )
+    (row,) = summary.progress.rows.values()
+    assert (row["verdict"], row["base"], row["plus"]) == ("no_code",) * 3
+
+
+def environment(cache_dir, tier, digest):
+    """A complete environment as far as its stamp says; nothing runs in it."""
+    folder = environments._folder("bigcodebench", tier, "3.10", cache_dir)
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").touch()
+    stamp = {"name": "bigcodebench", "tier": tier, "prefix": "/usr", "site": str(folder),
+             "version": "3.10.1", "packages": {}, "missing": {}, "modules": [], "nltk": [],
+             "digest": digest}  # fmt: skip
+    (folder / "environment.json").write_text(json.dumps(stamp))
+
+
+def test_another_environment_of_bigcodebench_is_another_run(tmp_path, shared):
+    data = DataSources(data_dir=shared / "data", offline=True)
+    model = ScriptedModel("scripted/known", answer)
+
+    def plan(cache_dir, benchmark="bigcodebench-hard-complete"):
+        config = api.Config(
+            method="vanilla", benchmark=benchmark, data=data, limit="1", protocol="none"
+        )
+        return api.prepare(config, models={"worker": model}, cache_dir=cache_dir)
+
+    with pytest.raises(UsageError, match="python -m harness env bigcodebench"):
+        plan(tmp_path / "none")
+    environment(tmp_path / "a", "light", "1" * 64)
+    environment(tmp_path / "b", "full", "2" * 64)
+    light, full = plan(tmp_path / "a"), plan(tmp_path / "b")
+    assert len({light.environment, full.environment}) == 2
+    assert light.config_hash != full.config_hash
+    assert plan(tmp_path / "a").config_hash == light.config_hash
+    hashes = {plan(tmp_path / name, "humaneval").config_hash for name in "ab"}
+    assert len(hashes) == 1
+
+
+def test_the_full_command_counts_what_the_protocol_leaves_and_finds_the_same_data(tmp_path):
+    plan = planned(limit="2", protocol="split", data=DataSources(data_dir=tmp_path))
+    assert plan.everything == planned(protocol="split").everything == 160
+    assert planned(limit="2", list="paper", protocol="none").everything == 131
+    assert plan.calls(full=True) == {"worker": (160, 160)}
+    assert f"--data-dir {tmp_path}" in plan.full_command()
+    assert "--cache-dir" not in plan.full_command()
+    model = ScriptedModel("scripted/known", answer)
+    config = api.Config(method="vanilla", limit="2")
+    elsewhere = api.prepare(config, models={"worker": model}, cache_dir=tmp_path / "c")
+    assert f"--cache-dir {tmp_path / 'c'}" in elsewhere.full_command()
+
+
+def test_a_plan_says_protocol_level_and_what_is_left_out():
+    found = planned(limit="31-32", protocol="split").as_dict()
+    jsonschema.validate(found, json.loads((SCHEMAS / "dry_run.json").read_text()))
+    assert (found["list"], found["protocol"], found["level"]) == ("full", "split", "L0")
+    assert (found["problems"], list(found["left_out"])) == (1, ["HumanEval/32"])

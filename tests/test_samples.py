@@ -163,6 +163,15 @@ def test_a_whole_program_gets_nothing_of_the_prompt_but_its_tests_do(tmp_path):
     assert (alone.prelude, code) == ("", prompt + "    return x")
 
 
+def test_ids_without_a_prefix_are_found_as_numbers_and_as_text(tmp_path):
+    for spelled in (3, "3"):
+        path = write(tmp_path / "s", {"task_id": spelled, "solution": "x"})
+        assert [s.problem_id for s in read(path, {"3": None}, "")] == ["3"]
+    path = write(tmp_path / "s", {"task_id": 4, "solution": "x"})
+    with pytest.raises(UsageError, match=r"unknown task_id 4; ids are like 3$"):
+        survey(path, {"3": None}, "")
+
+
 def test_the_recorded_sets_are_read_whole(shared):
     sizes = {}
     for path in sorted((shared / "parity").glob("*/*.jsonl.gz")):

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ import pytest
 
 import harness
 from harness import api
+from harness import sandbox as harness_sandbox
 from harness.errors import SandboxError, UsageError
 from harness.guest import wire
 from harness.models.scripted import ScriptedModel
@@ -29,6 +31,7 @@ from harness.sandbox import GUEST_DIR, TIERS, Limits, Sandbox, facts
 
 sys.path.insert(0, str(GUEST_DIR))
 import link
+import zygote
 from link import Ended
 
 
@@ -149,7 +152,7 @@ async def test_no_file_of_ours_is_read_and_none_is_written(
 import os
 def attempt():
     done = []
-    for path in {[str(private), str(Path.home() / ".bashrc"), "/etc/passwd", "/etc/shadow"]!r}:
+    for path in {[str(private), str(Path.home() / ".bashrc"), "/etc/hostname", "/etc/shadow"]!r}:
         try:
             done.append(open(path).read())
         except OSError:
@@ -440,6 +443,46 @@ async def test_a_cancelled_sample_leaves_no_process(sandbox: Sandbox) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert guest.process.returncode is not None
+
+
+def test_a_folder_is_cleaned_of_notes_and_inherited_access_lists(tmp_path: Path) -> None:
+    nobody = struct.pack("<I", 2)
+    nobody += b"".join(struct.pack("<HHI", tag, 0, 0xFFFFFFFF) for tag in (1, 4, 32))
+    try:
+        os.setxattr(tmp_path, "user.x", b"x")
+        os.setxattr(tmp_path, "system.posix_acl_default", nobody)
+    except (AttributeError, OSError) as error:
+        pytest.skip(f"no attributes of files here: {error}")
+    (tmp_path / "made").mkdir()
+    assert zygote.clean([str(tmp_path)])
+    assert os.listxattr(tmp_path) == os.listdir(tmp_path) == []
+
+
+async def test_folders_that_a_killed_harness_left_are_cleared_and_no_others(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program = """
+import asyncio, os, signal
+from harness.sandbox import Sandbox
+
+async def main():
+    async with Sandbox("rlimits").start("workflow"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program], env=environment)
+    (tmp_path / "harness-other").mkdir()
+    (left,) = tmp_path.glob("harness-guest-*")
+    async with sandbox.start("workflow"):
+        (ours,) = tmp_path.glob("harness-guest-*")
+        assert ours != left
+        harness_sandbox._clear_stale.cache_clear()
+        async with sandbox.start("workflow"):  # as another harness would find it
+            assert ours.is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["harness-other"]
 
 
 async def test_a_guest_that_is_not_there_is_our_fault(sandbox: Sandbox) -> None:

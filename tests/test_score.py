@@ -134,7 +134,8 @@ async def test_what_was_graded_before_is_not_graded_again(load, sandbox, tmp_pat
     with VerdictCache(tmp_path / "verdicts.sqlite") as cache:
         async with Grader(sandbox, verdicts=cache) as grader:
             first = await score(benchmark, samples, grader, stub=lambda problem: "")
-        async with Grader(Unstartable(sandbox.tier), verdicts=cache) as grader:
+        unstartable = Unstartable(sandbox.tier, sandbox.prevented)
+        async with Grader(unstartable, verdicts=cache) as grader:
             again = await score(benchmark, samples, grader, stub=lambda problem: "")
     assert again.counts == first.counts == {"wrong": 4, "passed": 1}
 

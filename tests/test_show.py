@@ -211,7 +211,7 @@ def test_one_unreadable_run_json_is_one_line_and_the_others_are_listed(
     odd.mkdir()
     (odd / "run.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     first, second = listed(results).splitlines()
-    assert first.startswith("20260101-direct  partial 3/3  pass@1 50.0 %")
+    assert first.startswith("20260101-direct  partial 3/3  public L2  pass@1 50.0 %")
     assert "odd/run.json: not readable as a run" in second
     with pytest.raises(StoreError, match="not readable as a run"):
         shown(results, "odd")
@@ -265,3 +265,58 @@ def test_every_command_that_is_named_finds_the_same_results(
     monkeypatch.chdir(results)
     Path("results").symlink_to(results)
     assert "--problem HumanEval/0\n" in shown(Path("results"))
+
+
+def graded(results: Path, *rows: dict[str, Any]) -> None:
+    """A run `parts` whose samples have these fields."""
+    journal = Journal(results / "runs" / "parts")
+    head = {"run_id": "parts", "protocol": "aflow", "level": "L3", "custom": True,
+            "environment": "0123456789ab", "sandbox": "bubblewrap", "grader_version": "1",
+            "benchmark": "humaneval+"}  # fmt: skip
+    (journal.run_dir / "run.json").write_text(json.dumps(head))
+    out = {f"HumanEval/{n}": "needs network" for n in range(100, 112)} | {"HumanEval/38": "no test"}
+    asked = [f"HumanEval/{n}" for n in range(len(rows))]
+    journal.write("session", event="start", problems=len(rows), samples=len(rows), asked=asked,
+                  n_samples=1, left_out=out)  # fmt: skip
+    for number, row in enumerate(rows):
+        journal.write("result", result_key=f"k{number}", problem_id=asked[number], sample=0, **row)
+    journal.write("session", event="end", status="complete")
+    journal.close()
+
+
+def test_the_scores_on_fresh_base_and_plus_tests_stand_beside_pass_at_1(tmp_path: Path) -> None:
+    graded(
+        tmp_path,
+        {"verdict": "passed", "fresh": "passed", "base": "passed", "plus": "passed"},
+        {"verdict": "wrong", "fresh": "wrong", "base": "passed", "plus": "wrong"},
+        {"verdict": "no_code", "fresh": "no_code", "base": "no_code", "plus": "no_code"},
+        {"verdict": "passed", "fresh": None, "base": "passed", "plus": "passed"},
+        {"verdict": "invalid", "fresh": None, "base": None, "plus": None},
+    )
+    text = shown(tmp_path, "parts")
+    assert "on hidden tests that no feedback test repeats: pass@1 33.3 %" in text
+    assert "3 problems, 3 samples" in text
+    assert "on base tests: pass@1 75.0 %" in text
+    assert "on plus tests: pass@1 50.0 %" in text
+    line = "verdict: wrong (base passed, plus wrong, overlap-free wrong)"
+    assert line in shown(tmp_path, "parts", problem="1")
+
+
+def test_a_run_without_a_fresh_test_says_that_none_is_left(tmp_path: Path) -> None:
+    graded(tmp_path, {"verdict": "passed", "fresh": None})
+    assert "on hidden tests that no feedback test repeats: none is left" in shown(tmp_path, "parts")
+
+
+def test_an_older_run_says_nothing_of_fresh_tests(results: Path) -> None:
+    assert "no feedback test repeats" not in shown(results)
+
+
+def test_what_was_left_out_and_where_programs_ran_is_told(tmp_path: Path) -> None:
+    graded(tmp_path, {"verdict": "passed"})
+    text = shown(tmp_path, "parts")
+    first = ", ".join(f"HumanEval/{n}" for n in range(100, 110))
+    assert f"left out   13: needs network ({first} and 2 more); no test (HumanEval/38)" in text
+    assert "grader 1, environment 0123456789ab" in text
+    assert "humaneval+, custom data" in text
+    assert "[custom data]" in text
+    assert "aflow L3  pass@1 100.0 %" in listed(tmp_path)

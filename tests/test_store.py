@@ -423,3 +423,31 @@ def test_two_snapshots_stay_and_the_pointer_names_the_newest(tmp_path: Path) -> 
     assert pointer is not None
     assert (pointer.seq, pointer.path.name) == (4, "board-4.duckdb")
     assert sorted(p.name for p in tmp_path.glob("*board-*")) == ["board-3.duckdb", "board-4.duckdb"]
+
+
+LEFT_OUT = "SELECT left_out, environment, custom, needs_environment FROM runs"
+
+
+def test_what_is_left_out_is_what_no_session_ran(tmp_path: Path) -> None:
+    begin(tmp_path, custom=True, needs_environment=False, environment="aaa").close()
+    asking(tmp_path, (0,), (0,), "complete")
+    assert rows(Store(tmp_path), LEFT_OUT) == [(None, "aaa", True, False)]  # no session says
+    asking(tmp_path, (1,), (1,), "complete", left_out={"HumanEval/2": "no library x"})
+    found = rows(Store(tmp_path), LEFT_OUT)
+    assert found == [('{"HumanEval/2":"no library x"}', "aaa", True, False)]
+    asking(tmp_path, (2,), (2,), "complete", left_out={}, environment="bbb")
+    assert rows(Store(tmp_path), LEFT_OUT) == [("{}", "mixed: aaa, bbb", True, False)]
+    before = everything(Store(tmp_path))
+    Store(tmp_path).rebuild()
+    assert everything(Store(tmp_path)) == before
+
+
+@pytest.mark.parametrize("left_out", [["HumanEval/2"], {"HumanEval/2": 7}])
+def test_problems_left_out_without_a_reason_are_a_broken_line(
+    tmp_path: Path, left_out: Any
+) -> None:
+    journal = begin(tmp_path)
+    journal.write("session", event="start", problems=1, samples=1, left_out=left_out)
+    report = Store(tmp_path).ingest()
+    assert report.broken == 1
+    assert "left_out: expected" in report.problems[0]

@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from harness import benchmarks
-from harness.benchmarks import Benchmark, DataSources, leave_out, list_digest, lists
+from harness.benchmarks import Benchmark, DataSources, leave_out, list_digest, lists, reasons
 from harness.benchmarks.source import Source, checked, rows_digest, split
 from harness.benchmarks.syntax import parse
 from harness.errors import BenchmarkError, UsageError
+from harness.samples import read
+from harness.score import prefix
 from harness.types import Assertions, Cases, UnitTests
 
 ROWS = {
@@ -382,3 +384,17 @@ def test_the_benchmark_of_the_docs_is_short_and_works(tmp_path: Path) -> None:
     suite = module.load("sums", DataSources(tmp_path, offline=True))
     assert (suite.name, list(suite.items)) == ("sums", ["Sums/0"])
     assert suite.items["Sums/0"].oracle.tests == Assertions(("assert add(1, 2) == 3",))
+    start = prefix(suite)
+    samples = tmp_path / "samples.jsonl"
+    for spelled in (0, "0", "Sums/0", "Sums_0"):
+        samples.write_text(json.dumps({"task_id": spelled, "solution": "add = max"}) + "\n")
+        assert [s.problem_id for s in read(samples, suite.items, start)] == ["Sums/0"]
+    samples.write_text('{"task_id": "7", "solution": ""}\n')
+    with pytest.raises(UsageError, match=r"unknown task_id '7'; ids are like Sums/0$"):
+        list(read(samples, suite.items, start))
+
+
+def test_what_is_left_out_is_counted_in_plain_words() -> None:
+    assert reasons({"A/1": "no data"}) == "1 problem left out: no data (A/1)"
+    several = {"A/1": "no data", "A/2": "no data", "A/3": "slow"}
+    assert reasons(several) == "3 problems left out: no data (A/1, A/2); slow (A/3)"

@@ -23,6 +23,7 @@ from tests.hostile_unittests import (
     HOSTILE,
     METHODS,
     ORACLE,
+    REFUSED,
     RIGHT,
     SQUARES,
     TESTS,
@@ -98,6 +99,27 @@ async def test_hostile_programs_do_not_pass(grader: Grader, name: str) -> None:
 @pytest.mark.parametrize("name", HONEST)
 async def test_odd_but_right_programs_pass(grader: Grader, name: str) -> None:
     report = await grader.grade(*told(HONEST[name], name), HONEST[name].code)
+    assert report.verdict is Verdict.PASSED, report
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_right_programs_by_their_own_word_alone_are_refused(
+    grader: Grader, name: str
+) -> None:
+    report = await grader.grade(*told(REFUSED[name], name), REFUSED[name].code)
+    assert report.verdict is Verdict.TAMPERED, report
+
+
+async def test_no_frame_of_the_grader_leads_to_its_channel(grader: Grader) -> None:
+    code = (
+        "import inspect\ndef task_func(x):\n    seen = set()\n"
+        "    for f in [i.frame for i in inspect.stack()]:\n"
+        "        seen |= f.f_locals.keys() | f.f_globals.keys()\n"
+        "    seen &= {'nonce', 'send', 'channel', 'runner', 'jobs', 'done', 'Runner', 'answer'}\n"
+        "    if seen: raise KeyError(seen)\n"
+        "    if x is None: raise TypeError\n    return [v * v for v in x]\n"
+    )
+    report = await grade(grader, code)
     assert report.verdict is Verdict.PASSED, report
 
 

@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import replace
 
-from harness.benchmarks import lists
+from harness.benchmarks import lists, unit_tests
 from harness.benchmarks.signatures import (
     beside,
     classes_used,
@@ -108,7 +108,7 @@ def with_example(shown: Mapping[str, Assertions], item: Item) -> Item:
     example = shown[problem.problem_id]
     feedback: Tests = example
     if isinstance(tests, UnitTests):
-        feedback = replace(tests, methods=tests.methods[:1])
+        feedback = unit_tests.only(tests, tests.methods[:1])
     prompt = f"{problem.prompt}\n# Example:\n{example.tests[0]}\n"
     shows = replace(problem, prompt=prompt, examples=example.tests)
     return replace(item, problem=shows, feedback=feedback)

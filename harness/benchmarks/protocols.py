@@ -11,8 +11,9 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from harness.benchmarks import unit_tests
 from harness.benchmarks.aflow import public_tests
-from harness.benchmarks.overlap import fresh, single_tests
+from harness.benchmarks.overlap import fresh, parameters, single_tests
 from harness.benchmarks.suite import Benchmark, Item
 from harness.errors import UsageError
 from harness.types import Assertions, Cases, Level, Problem, Protocol_, Tests
@@ -48,8 +49,10 @@ def apply(
         if isinstance(settled, str):
             left_out[key] = settled
         else:
-            rest = fresh(settled.oracle.tests, settled.feedback, settled.problem.entry_point)
-            items[key] = replace(settled, oracle=replace(settled.oracle, fresh=rest))
+            oracle, name = settled.oracle, settled.problem.entry_point
+            binds = parameters(oracle.reference, name)
+            rest = fresh(oracle.tests, settled.feedback, name, binds)
+            items[key] = replace(settled, oracle=replace(oracle, fresh=rest))
     return replace(benchmark, protocol=protocol, items=items, left_out=left_out)
 
 
@@ -102,8 +105,8 @@ def _split(item: Item, family: str) -> Item | str:
             return f"{len(tests.methods)} test method: nothing to split"
         first = tests.methods[:1]
         parts = set(first if family == "mbpp" else _third(tests.methods, problem))
-        shown = replace(tests, methods=tuple(m for m in tests.methods if m in parts))
-        hidden = replace(tests, methods=tuple(m for m in tests.methods if m not in parts))
+        shown = unit_tests.only(tests, parts)  # runs beside the solution, which can read it all
+        hidden = unit_tests.only(tests, set(tests.methods) - parts)
     return replace(item, feedback=shown, oracle=replace(item.oracle, tests=hidden))
 
 

@@ -91,8 +91,12 @@ def read(
     the only place where rows are checked one by one.
 
     Raises BenchmarkError, one line: the file is nowhere (and what would help), cannot be read,
-    or is not the pinned one.
+    or is not the pinned one; or the data folder that the user names is no folder.
     """
+    if sources.data_dir is not None and not sources.data_dir.is_dir():
+        raise BenchmarkError(
+            f"{sources.data_dir}: no such folder; correct --data-dir or HARNESS_DATA_DIR"
+        )
     override = sources.overrides.get(source.override or "")
     if override is not None:
         return _custom(source, override, keep)

@@ -140,7 +140,8 @@ def reasons(left_out: Mapping[str, str]) -> str:
     for key, reason in left_out.items():
         by_reason.setdefault(reason, []).append(key)
     parts = (f"{reason} ({', '.join(keys)})" for reason, keys in by_reason.items())
-    return f"{len(left_out)} problems left out: {'; '.join(parts)}"
+    problems = "problem" if len(left_out) == 1 else "problems"
+    return f"{len(left_out)} {problems} left out: {'; '.join(parts)}"
 
 
 def list_digest(ids: Iterable[str]) -> str:

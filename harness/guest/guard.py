@@ -7,6 +7,8 @@ solution is loaded.
 
 import builtins
 import contextlib
+import functools
+import gc
 import importlib.util
 import itertools
 import operator
@@ -52,13 +54,14 @@ def told(error, file_name=None, before=0):
     return f"{_NAME(type(error))}: {message}{where}"
 
 
-SIGNS = []  # of tampering, as they are seen
+SIGN = "harness.sign"  # the audit event of a sign of tampering: what hears it cannot be reached
+note = functools.partial(sys.audit, SIGN)
 _sealed = []  # sets of names, once the tests are defined
 
 
 def _noted(name):
     if any(name in names for names in _sealed):
-        SIGNS.append(f"{name} of the tests")
+        note(f"{name} of the tests")
 
 
 class Sealed(type):
@@ -100,19 +103,55 @@ def private_unittest():
     return package, case
 
 
-def watch(*found):
-    """Note it when the code of a function among what `Slots.read` found is replaced, for good."""
+# what shows objects that nobody handed to the caller: frozen ones, ours, only in the first two
+_HEAP = frozenset({"gc.get_objects", "gc.get_referrers"})
+_SEARCHES = frozenset({"gc.get_referents", "sys._current_frames", "sys._current_exceptions"})
+_WRITES = frozenset({"ctypes.cdata", "ctypes.PyObj_FromPtr"})  # an address made an object
+_OF_FUNCTIONS = frozenset({"__code__", "__defaults__", "__kwdefaults__"})
+
+
+def watch(found, file_name):
+    """A list of signs of tampering, filled as they are seen; nothing can end this.
+
+    `found`: lists of what `Slots.read` found, whose functions have to keep their code.
+    `file_name`: of the solution, which has no business with frames above its own.
+    """
+    signs = []
+    tests = set()  # code objects of the tests, which stand in the same file
+    keep, of_type, frozen = signs.append, _FUNCTION, gc.get_freeze_count
+
+    def refuse(sign):
+        keep(sign)
+        raise PermissionError(f"no program needs {sign}")
 
     def heard(event, arguments):
-        if event == "object.__setattr__" and arguments[1] == "__code__":
-            if any(arguments[0] is value for values in found for value in values):
-                SIGNS.append("the code of a function")
+        if event == SIGN:
+            keep(arguments[0])
+        elif event == "object.__setattr__":
+            changed = arguments[1] in _OF_FUNCTIONS and type(arguments[0]) is of_type
+            if changed and any(arguments[0] is value for values in found for value in values):
+                keep("the code of a function")
+        elif event == "sys._getframe":
+            try:
+                raise LookupError
+            except LookupError as error:
+                caller = error.__traceback__.tb_frame.f_back
+            code = caller.f_code if caller is not None else None
+            if code is not None and code.co_filename == file_name and code not in tests:
+                refuse("the frames of its callers")
+        elif event in _SEARCHES or (event in _HEAP and not frozen()):
+            refuse(f"what {event} shows")
+        elif event in _WRITES:
+            refuse("memory, by ctypes")
         elif event == "ctypes.dlsym":
             name = arguments[1]
-            if type(name) is str and name.startswith("PyFrame_"):
-                SIGNS.append("another function's variables")
+            if type(name) is str and name.startswith(("Py", "_Py")):
+                refuse("the interpreter, by ctypes")
+        elif event == "open" and str(arguments[0]).rstrip("'").endswith("/mem"):
+            refuse("memory, by a file")
 
     sys.addaudithook(heard)
+    return signs, tests
 
 
 class Slots:
@@ -149,6 +188,8 @@ class Slots:
                 keep(value.__code__)
                 keep(value.__defaults__)
                 keep(value.__kwdefaults__)
+                for cell in value.__closure__ or ():
+                    keep(_content(cell))
         return found
 
     def changed(self, before, allow=()):
@@ -167,12 +208,20 @@ class Slots:
         return None
 
 
+def _content(cell):
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _ABSENT
+
+
 def _grouped(found):
     """What `Slots.read` found, in one list for each slot."""
     found = iter(found)
     for value in found:
         function = value.__func__ if type(value) in (classmethod, staticmethod) else value
-        rest = 3 if type(function) is _FUNCTION else 0
+        cells = function.__closure__ or () if type(function) is _FUNCTION else ()
+        rest = 3 + len(cells) if type(function) is _FUNCTION else 0
         yield [value, *itertools.islice(found, rest)]
 
 
@@ -181,6 +230,8 @@ def machinery(case):
     slots = Slots()
     for module in (case, unittest.case, unittest.util, unittest.mock):
         slots.add_functions(module)
+    own = case.__builtins__
+    slots.places += [(own, name, f"{name} of the assertions") for name in own]
     return slots
 
 
@@ -193,6 +244,8 @@ def surroundings(work):
     slots.add(builtins, [n for n, v in vars(builtins).items() if callable(v) and n not in FREE])
     for path in work["paths"]:
         holder, _, name = path.rpartition(".")
+        if path in HARMLESS:
+            continue
         found = _holder(holder)
         if found is None:
             continue
@@ -213,7 +266,77 @@ def surroundings(work):
             names = [n for n in work["attributes"] if n in vars(base)]
             names += [n for n in ("__eq__", "__ne__", "__len__", "__bool__") if n in vars(base)]
             slots.add(base, names)
+    roots = {path.partition(".")[0] for path in work["paths"]} | {"os"}
+    roots |= {module.partition(".")[0] for module, _ in work["modules"]}
+    for name, holds in INTERNALS.items():
+        module = sys.modules.get(name)
+        if module is not None and (not holds or holds in roots):
+            slots.places.append((sys.modules, name, f"module {name}"))
+            slots.add_functions(module)
+            slots.add(module, [n for n, v in vars(module).items() if callable_data(v)])
+            for kind in list(vars(module).values()):
+                if isinstance(kind, type) and kind.__module__ == name:  # inherits them, or has none
+                    slots.add(kind, _DECIDES - vars(kind).keys())
     return slots
+
+
+_DECIDES = frozenset(
+    [
+        "equals",
+        "__eq__",
+        "__ne__",
+        "__len__",
+        "__bool__",
+        "__iter__",
+        "__getitem__",
+        "__contains__",
+        "__getattribute__",
+        "_cmp_method",
+        "__array_ufunc__",
+        "__array_function__",
+        "all",
+        "any",
+        "item",
+    ]
+)
+
+
+def callable_data(value):
+    """Whether a module's value does what a function does: a built-in, or a helper it keeps."""
+    return type(value) is types.BuiltinFunctionType or type(value).__module__.startswith("json.")
+
+
+# Replaced by many an honest program, and of no use to a forger: they return nothing.
+HARMLESS = frozenset({"time.sleep", "matplotlib.pyplot.show", "warnings.warn", "webbrowser.open"})
+# What the functions that tests call rest on: {module: looked at when the tests import this}
+INTERNALS = {
+    "os": "os",
+    "posix": "os",
+    "genericpath": "os",
+    "posixpath": "os",
+    "json": "json",
+    "json.decoder": "json",
+    "json.encoder": "json",
+    "csv": "csv",
+    "pandas.core.internals.base": "pandas",
+    "pandas.core.internals.managers": "pandas",
+    "pandas.core.internals.blocks": "pandas",
+    "pandas.core.arraylike": "pandas",
+    "pandas.core.base": "pandas",
+    "pandas.core.frame": "pandas",
+    "pandas.core.generic": "pandas",
+    "pandas.core.indexes.base": "pandas",
+    "pandas.core.ops.array_ops": "pandas",
+    "pandas.core.ops.common": "pandas",
+    "pandas.core.dtypes.missing": "pandas",
+    "pandas.core.series": "pandas",
+    "pandas._testing": "pandas",
+    "pandas._testing.asserters": "pandas",
+    "numpy.core.numeric": "numpy",
+    "numpy.core.fromnumeric": "numpy",
+    "numpy.core._methods": "numpy",
+    "numpy.testing._private.utils": "numpy",
+}
 
 
 def _holder(path):
@@ -345,6 +468,19 @@ class Liars:
             return list(fields.values())[:most] if type(fields) is dict else []
         return []
 
+    def look_at_both(self, first, second):
+        """Raises Liar when only the word of the solution's class makes it equal plain data."""
+        for value, other in ((first, second), (second, first)):
+            kind = type(value)
+            if (
+                kind in _PLAIN
+                or type(other) not in _DATA
+                or self.mock.NonCallableMock in _MRO(kind)
+            ):
+                continue
+            if "__eq__" in self._own(kind):
+                raise Liar(f"{_NAME(kind)} says itself that it equals a {_NAME(type(other))}")
+
     def _own(self, kind):
         """Comparing methods of a class that no installed library defines."""
         if self.mock.NonCallableMock in _MRO(kind):  # it has all of them, unless one was set
@@ -376,6 +512,8 @@ class Liars:
         if not own:
             return
         name = _NAME(kind)
+        if own & _COUNTED and any(base in _DATA for base in _MRO(kind)):
+            raise Liar(f"{name} redefines how a {_NAME(_base(kind))} is compared")
         above = []
         for base in _MRO(kind):
             if _package(base) in _DATA_MODULES:
@@ -454,5 +592,12 @@ def _package(kind):
     return module.partition(".")[0] if type(module) is str else ""
 
 
+def _base(kind):
+    return next(base for base in _MRO(kind) if base in _DATA)
+
+
+_COUNTED = frozenset("__eq__ __ne__ __lt__ __gt__ __le__ __ge__ __sub__ __rsub__ __abs__".split())  # noqa: SIM905
+_COUNTED |= {"__round__"}
+_DATA = frozenset({int, float, str, bool, bytes, complex, list, tuple, dict, set, frozenset})
 _BOXES = (list, tuple, dict, set, frozenset)
 MODULE_OF_SOLUTION = "__test__"

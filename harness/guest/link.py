@@ -105,7 +105,7 @@ class Link:
         self.usage["wall_s"] += self.ended["wall_s"]
         self.usage["starved_s"] += min(self.starved_s(), self.ended["wall_s"])
         if not self.ended["clean"]:
-            self._lost("a program's files could not be removed")
+            self._lost("a program's files are too many, or could not be removed")
         if self.ended["connections"]:
             self._lost("a program's connections keep their ports for a minute")
 

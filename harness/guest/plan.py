@@ -45,7 +45,7 @@ class Plan:
                 yield from node.names
 
     def _imports(self):
-        """{name in the tests: dotted path}, and the modules that they import at their top."""
+        """{name in the tests: dotted path}, and the modules that they import anywhere."""
         paths, modules = {}, []
         for node in self.nodes:
             if isinstance(node, ast.Import):
@@ -55,7 +55,7 @@ class Plan:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 for alias in node.names:
                     paths[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-        for node in self.tree.body:
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 modules += [(alias.name, ()) for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -89,7 +89,6 @@ class Plan:
         known -= {
             t.rpartition(".")[2] for t in self.texts if t.startswith(("builtins.", "__builtin"))
         }
-        known = {n for n in known if not isinstance(getattr(builtins, n), type) or n.islower()}
         aliases = {name: f"_{secrets.token_hex(6)}" for name in known}
         entry = f"_{secrets.token_hex(6)}"
         if self.entry_point not in self.bound:

@@ -1,28 +1,33 @@
-"""A unittest module beside the solution, in one process (BigCodeBench). No pass can be forged.
+"""A unittest module beside the solution, in one process (BigCodeBench). Guarded, not proved.
 
 Tests and solution share an interpreter, for results are figures, frames and mocks, which cannot
 cross to another process. So what a test says counts only under guard (docs/bigcodebench.md):
 
 - The tests come over the channel after the solution has loaded. The judge names each next one when
   the last is answered, with a new nonce, and asks for all of a list that it made itself.
+- The channel, the nonces and the outcomes belong to a thread that no frame leads to; tests and
+  solution run on the main thread, above a loop without frames (`stage.py`).
 - They derive from a private copy of `unittest.TestCase`, and reach built-ins and the entry point by
   names that nobody knows beforehand.
 - What they rely on (unittest, mock, built-ins, the library functions that they call) is compared by
   identity and code: after the solution has loaded, around each call of it, after each test.
-- Results are looked at for objects that claim to equal everything (`guard.py`).
+- Results are looked at for objects that decide what they equal (`guard.py`).
 - At random places the judge asks decoys whose answer it knows, with the tests' own assertions.
 
 Any sign is `tampered`. Else the semantics are those of `untrusted_check` in bigcodebench 0.2.5, but
 that zero or skipped tests never pass and that the module is registered before it runs.
 """
 
+import _thread
 import builtins
-import contextlib
+import collections
 import functools
 import gc
-import io
+import importlib.util
 import marshal
+import operator
 import os
+import queue
 import random
 import secrets
 import struct
@@ -33,70 +38,37 @@ import unittest
 import unittest.mock
 
 import guard
+import stage
 import wire
 from link import Ended
 from plan import Plan, decoy
 
 __builtins__ = guard.__builtins__  # a private copy: the functions below know no other
 
-MODULE = guard.MODULE_OF_SOLUTION
-FILE = f"{MODULE}.py"
-PRINTED = 1 << 20  # characters of output that are kept before the rest is dropped
 DECOYS = 3  # asked for each program, at random places
 os.environ.setdefault("MPLBACKEND", "Agg")  # before a warm parent imports matplotlib
 
-# In the child
-
-PACKAGE, CASE = guard.private_unittest()
-LOOKS = []  # what every assertion shows its arguments to
+# In the child, off the main thread
 
 
-def looking(assertion):
-    @functools.wraps(assertion)
-    def looked(self, *arguments, **keywords):
-        for look in LOOKS:
-            for argument in arguments:
-                look(argument)
-        return assertion(self, *arguments, **keywords)
-
-    return looked
+def second(module):
+    """Another instance of a module of ours, which nothing on the main thread refers to."""
+    spec = importlib.util.find_spec(module.__name__)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
 
 
-for _name, _value in list(vars(CASE.TestCase).items()):
-    if _name.startswith("assert") and isinstance(_value, types.FunctionType):
-        setattr(CASE.TestCase, _name, looking(_value))
-MACHINERY = guard.machinery(CASE)
-for _value in vars(CASE.TestCase).values():
-    if hasattr(_value, "__wrapped__"):
-        MACHINERY.add(_value, ["__wrapped__"])
-MACHINERY_USUAL = MACHINERY.read()
-# what an attribute of a running test must not hide
-ASSERTING = frozenset(
-    name
-    for name in dir(CASE.TestCase)
-    if name.startswith(("assert", "fail", "_get", "_base", "_deprecate", "_format", "_truncate"))
-)
+GUARD = second(guard)
 
 
-class Sink(io.StringIO):
-    """Standard input and output: takes all, keeps little, gives nothing."""
-
-    def write(self, text):
-        if self.tell() < PRINTED:
-            super().write(text)
-        return len(text)
-
-    def _refuse(self, *_):
-        raise OSError("nothing can be read here")
-
-    read = readline = readlines = _refuse
-
-    def readable(self):
-        return False
-
-
-class Refused(Exception):
-    """Ends the grading: a verdict and why."""
+def whole(*modules):
+    """Slots for all that modules of ours hold."""
+    slots = GUARD.Slots()
+    for module in modules:
+        slots.add_functions(module)
+        slots.add(module, list(vars(module)))
+    return slots
 
 
 def settle():
@@ -119,8 +91,8 @@ def settle():
             if "nltk" in sys.modules:
                 sys.modules["nltk"].data.path.insert(0, data)
     builtins.exit = builtins.quit = None
-    sys.stdin, sys.stdout, sys.stderr = Sink(), Sink(), Sink()
-    sys.argv = [FILE]
+    sys.stdin, sys.stdout, sys.stderr = stage.Sink(), stage.Sink(), stage.Sink()
+    sys.argv = [stage.FILE]
     here = os.path.dirname(os.path.abspath(__file__)) + os.sep
     for name, module in list(sys.modules.items()):
         if (vars(module).get("__file__") or "").startswith(here):
@@ -128,242 +100,186 @@ def settle():
     sys.modules["__main__"] = types.ModuleType("__main__")  # what a spawned process would load
 
 
-def compiled(program):
-    """Code objects of prelude and solution, in order. Raises what `compile` does."""
-    prelude, code = program["prelude"], program["code"]
-    try:
-        return [compile(f"{prelude}\n{code}", FILE, "exec", dont_inherit=True)]
-    except SyntaxError as error:
-        own = compile(code, FILE, "exec", dont_inherit=True)  # its lines are the solution's
-        if "__future__" not in str(error):
-            raise
-    # an import that has to come first is an error by the calibration alone: here it is none
-    return [compile(prelude, FILE, "exec", dont_inherit=True), own]
-
-
-def last_line(code):
-    """The last line that a code object has, those inside included."""
-    lines = [line for _, _, line in code.co_lines() if line]
-    inside = [last_line(c) for c in code.co_consts if isinstance(c, types.CodeType)]
-    return max([*lines, *inside], default=0)
-
-
-def load(program):
-    """(namespace, entry point) of the solution. Raises Refused."""
-    module = types.ModuleType(MODULE)
-    namespace = vars(module)
-    namespace.update(__builtins__=builtins, __file__=FILE, __package__=None, __doc__=None)
-    namespace.update(sys=sys, os=os, environ=os.environ)
-    sys.modules[MODULE] = module
-    name, before = program["entry_point"], 0
-    stub = None
-    try:
-        codes = compiled(program)
-        if len(codes) == 1:
-            before = program["prelude"].count("\n") + 1
-        else:
-            exec(codes[0], namespace)
-            stub = namespace.get(name)
-        exec(codes[-1], namespace)
-    except BaseException as error:  # noqa: BLE001 - SystemExit at import is a finding too
-        verdict = "memory" if isinstance(error, MemoryError) else "not_loadable"
-        raise Refused(verdict, guard.told(error, FILE, before)) from None
-    found = namespace.get(name)
-    if before and type(found) is types.FunctionType and last_line(found.__code__) <= before:
-        stub = found
-    if not callable(found) or found is stub:
-        raise Refused("no_code", f"{name} is not defined as a function")
-    return namespace, found
-
-
 class Runner:
-    """Runs tests in this process, under guard. Made before the solution is loaded."""
+    """Has tests run on the main thread, and looks on. Made before the solution is loaded.
 
-    def __init__(self, program):
-        for module, names in program["modules"]:  # the tests' own imports, genuine ones
-            with contextlib.suppress(Exception):  # the tests will say so themselves
-                __import__(module, fromlist=names)
-        self.liars = guard.Liars(program["literals"])
-        LOOKS.append(self.look)
-        self.world = guard.surroundings(program)
+    `on_main` runs a function there and returns what it returns.
+    """
+
+    def __init__(self, on_main, program):
+        self.on_main = on_main
+        on_main(stage.imported, program["modules"])
+        self.world = GUARD.surroundings(program)
         self.usual = self.world.read()
-        self.case = None  # the TestCase that is running
-        self.own = guard.Slots()  # what the tests themselves defined
+        self.machinery = GUARD.Slots()
+        self.machinery.places = list(stage.MACHINERY.places)
+        self.machinery_usual = self.machinery.read()
+        world = guard.Slots()
+        world.places = list(self.world.places)
+        self.watch = stage.WATCH = stage.Watch(world, program["literals"])
+        self.own = GUARD.Slots()  # what the tests themselves defined
         self.own_usual = []
-        guard.watch(MACHINERY_USUAL, self.usual, self.own_usual)
-        self.namespace = {}
-        self.names = {}  # known to the tests alone -> genuine object
+        self.stage = whole(guard, stage)
+        self.stage.add(guard.Liars, list(vars(guard.Liars)))
+        self.stage.add(guard.Slots, list(vars(guard.Slots)))
+        for part in (self.watch, self.watch.liars):
+            names = [n for n in vars(part) if n not in ("case", "kind", "calls", "busy")]
+            self.stage.add(part, names, "the guard")
+        self.stage_usual = self.stage.read()
+        found = [self.machinery_usual, self.usual, self.stage_usual, self.own_usual]
+        self.signs, self.tests = guard.watch(found, stage.FILE)
+        self.mocks = unittest.mock.NonCallableMock, stage.PACKAGE.mock._patch
         self.codes = {}  # of the test methods -> their bytes
-        self.methods = {}
+        self.functions = {}
 
-    def look(self, value):
-        try:
-            self.liars.look(value)
-        except guard.Liar as liar:
-            self.note(str(liar))
+    def load(self, program):
+        """Load the solution. Raises stage.Refused."""
+        self.namespace, self.entry_point = self.asked(stage.load, program)
+        self.note(self.world.changed(self.usual))
+        self.check()
+
+    def asked(self, step, *arguments):
+        """What a step on the main thread returns. Raises stage.Refused."""
+        found = self.on_main(stage.tried, step, *arguments)
+        if type(found) is stage.Refused:
+            self.refuse()
+            raise found
+        return found
 
     def note(self, sign):
         if sign is not None:
-            guard.SIGNS.append(sign)
-
-    def loaded(self, namespace, entry_point):
-        """The solution is there: check what it may have changed. Raises Refused."""
-        self.namespace, self.entry_point = namespace, entry_point
-        self.note(MACHINERY.changed(MACHINERY_USUAL))
-        self.note(self.world.changed(self.usual))
-        self.check_process()
-        self.refuse()
+            self.signs.append(sign)
 
     def refuse(self):
-        if guard.SIGNS:
-            raise Refused("tampered", f"it changed or forged {guard.SIGNS[0]}"[:300])
+        if self.signs:
+            raise stage.Refused("tampered", f"it changed or forged {self.signs[0]}"[:300])
 
-    def check_process(self):
-        if sys.gettrace() is not None or sys.getprofile() is not None:
-            self.note("a trace function")
-        if not guard.integers_hold():
-            self.note("the value of an integer")
+    def check(self):
+        """Raises stage.Refused when something is no longer what it was."""
+        self.note(self.stage.changed(self.stage_usual))
+        self.note(self.machinery.changed(self.machinery_usual))
+        self.note(self.own.changed(self.own_usual))
+        self.on_main(self.watch.check)
+        for name, (function, code) in self.functions.items():
+            if function.__code__ is not code or marshal.dumps(code, 2) != self.codes[name]:
+                self.note(f"the code of {name}")
+        self.refuse()
 
     def prepare(self, order):
-        """Define the tests. Raises Refused.
+        """Define the tests. Raises stage.Refused.
 
         `order`: source, names (made up -> built-in), entry (made up), methods, globals, rebind.
         """
-        self.names = {new: getattr(builtins, name) for new, name in order["names"].items()}
-        self.names[order["entry"]] = self.guarded(self.entry_point)
-        self.namespace.update(self.names)
+        space = self.namespace
+        names = {new: getattr(builtins, name) for new, name in order["names"].items()}
+        names[order["entry"]] = self.watch.guarded(self.entry_point)
+        space.update(names)
         if order["rebind"]:  # the tests bind the entry point's name, or speak of it in a text
-            self.namespace[order["rebind"]] = self.names[order["entry"]]
-        public = sys.modules.get("unittest")
-        sys.modules["unittest"] = PACKAGE
-        try:
-            code = compile(order["source"], FILE, "exec", dont_inherit=True)
-            exec(code, self.namespace)
-        except BaseException as error:  # noqa: BLE001
-            raise Refused("not_loadable", f"with its tests: {guard.told(error)}") from None
-        finally:
-            sys.modules["unittest"] = public
-        self.define(code, order)
-
-    def define(self, code, order):
-        """Find the test methods and make sure that they are those of the source. Raises Refused."""
-        kind = self.namespace.get("TestCases")
-        bases = CASE.TestCase, unittest.TestCase
-        if type(kind) not in (type, guard.Sealed) or not issubclass(kind, bases):
-            raise Refused("tampered", "TestCases is not the tests' own class")
-        self.kind = kind
+            space[order["rebind"]] = names[order["entry"]]
+        code = self.asked(stage.define, order["source"], space)
+        if space.get("__builtins__") is not builtins or not self.imports_hold():
+            raise stage.Refused("tampered", "it changed or forged what the tests import")
         genuine = set(codes_in(code))
+        self.tests |= genuine
+        stage.TESTS.update(genuine)
+        self.kind = kind = self.class_of_tests(genuine)
         for name in order["methods"]:
             function = getattr(kind, name, None)
             while hasattr(function, "__wrapped__"):
                 function = function.__wrapped__
             if getattr(function, "__code__", None) not in genuine:
-                raise Refused("tampered", f"{name} is not the test of that name")
-            self.methods[name] = function.__code__
+                raise stage.Refused("tampered", f"{name} is not the test of that name")
+            self.functions[name] = function, function.__code__
             self.codes[name] = marshal.dumps(function.__code__, 2)
         for base in kind.__mro__:
-            if base.__module__ == MODULE:
+            if base.__module__ == stage.MODULE:
                 self.own.add_functions(base)
-        self.members = {base: frozenset(vars(base)) for base in kind.__mro__}
-        used = set(order["globals"]) & self.namespace.keys() - self.names.keys()
+        self.watch.kind = kind
+        self.watch.members.update((b, frozenset(vars(b))) for b in kind.__mro__)
+        used = set(order["globals"]) & space.keys() - names.keys()
         if not order["rebind"]:
             used.discard(order["entry_point"])  # they call it by the other name
-        values = [(n, self.namespace[n]) for n in used]
+        values = [(n, space[n]) for n in used]
         shared = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
         fixed = [n for n, value in values if issubclass(type(value), shared)]
-        self.own.places += [(self.namespace, n, f"{n} of the tests") for n in fixed]
-        self.own.places += [(self.namespace, n, "a name of the tests") for n in self.names]
+        self.own.places += [(space, n, f"{n} of the tests") for n in fixed]
+        self.own.places += [(space, n, "a name of the tests") for n in (*names, "__builtins__")]
         self.own_usual += self.own.read()
-        guard.seal({*ASSERTING, *order["methods"], "__class__"})
+        self.watch.own.places += self.own.places
+        self.watch.own_usual += self.own_usual
+        guard.seal({*stage.ASSERTING, *order["methods"], "__class__"})
         gc.freeze()  # out of the sight of gc.get_objects
+        self.refuse()
 
-    def guarded(self, function):
-        """The entry point as the tests call it."""
-        if isinstance(function, type):
-            return function
+    def imports_hold(self):
+        found = self.namespace.get("unittest")
+        return found is None or found is stage.PACKAGE or found is unittest
 
-        @functools.wraps(function)
-        def entry_point(*arguments, **keywords):
-            before = self.world.read()
-            try:
-                result = function(*arguments, **keywords)
-            finally:
-                self.note(self.world.changed(before))
-                self.check_tests()
-            self.look(result)
-            return result
+    def class_of_tests(self, genuine):
+        """TestCases, when each part of it is of the tests or of unittest. Raises stage.Refused."""
+        kind = self.namespace.get("TestCases")
+        bases = stage.CASE.TestCase, unittest.TestCase
+        if type(kind) not in (type, guard.Sealed) or not issubclass(kind, bases):
+            raise stage.Refused("tampered", "TestCases is not the tests' own class")
+        for base in kind.__mro__:
+            if base in (*bases, object):
+                continue
+            for name, value in vars(base).items():
+                function = getattr(value, "__func__", value)
+                while hasattr(function, "__wrapped__"):
+                    function = function.__wrapped__
+                of_code = isinstance(function, types.FunctionType)
+                if of_code and base.__module__ == stage.MODULE and function.__code__ not in genuine:
+                    raise stage.Refused("tampered", f"{name} is not of the tests")
+            library = sys.modules.get(base.__module__)
+            if base.__module__ != stage.MODULE and vars(library).get(base.__name__) is not base:
+                raise stage.Refused("tampered", "TestCases has a base of the solution's")
+        return kind
 
-        return entry_point
-
-    def check_tests(self):
-        """What the tests and their machinery are made of is still in place."""
-        self.check_process()
-        self.note(self.own.changed(self.own_usual))
-        case = self.case
-        if case is None:
-            return
-        if type(case) is not self.kind and type(case).__module__ == MODULE:
-            self.note("the class of the running test")
-        for name in object.__getattribute__(case, "__dict__"):
-            if name in ASSERTING:
-                self.note(f"{name} of the running test")
-        for base in self.kind.__mro__:
-            for name in vars(base).keys() - self.members.get(base, frozenset()):
-                if name in ASSERTING:
-                    self.note(f"{name} of the tests")
-
-    def check_after(self, before):
-        """After a test: all of it, more slowly. `before`: the surroundings at its start."""
-        mocks = unittest.mock.NonCallableMock, PACKAGE.mock._patch
-        self.note(self.world.changed(before, allow=mocks))
-        self.note(MACHINERY.changed(MACHINERY_USUAL))
-        self.check_tests()
-        for name, code in self.methods.items():
-            if marshal.dumps(code, 2) != self.codes[name]:
-                self.note(f"the code of {name}")
+    def found(self, step, *arguments):
+        return self.on_main(stage.finding, step, *arguments)
 
     def method(self, name):
-        """[verdict, detail] of one test. Raises Refused."""
-        self.case = None
+        """[verdict, detail] of one test. Raises stage.Refused."""
         made = []
-        found = finding(lambda: made.append(self.kind(name)))
+        found = self.found(lambda: made.append(self.kind(name)))
         if not made:
             return found
         (case,) = made
-        self.case = case
-        found = finding(case.setUp)
+        self.watch.case = case
+        found = self.found(self.kind.setUp, case)
         before = self.world.read()
         if found[0] == "passed":
-            found = finding(getattr(case, name))
-            self.check_after(before)
-            after = finding(case.tearDown)
+            found = self.found(vars_of(self.kind, name), case)
+            self.note(self.world.changed(before, allow=self.mocks))
+            self.check()
+            after = self.found(self.kind.tearDown, case)
             found = after if found[0] == "passed" else found
-        after = finding(lambda: cleaned(case))
-        self.check_tests()
-        self.case = None
-        self.refuse()
+        after = self.found(stage.cleaned, case)
+        self.check()
+        self.watch.case = None
         return after if found[0] == "passed" else found
 
     def decoy(self, source):
-        """[verdict, detail] of a test that only the judge knows the answer of. Raises Refused."""
-        names = {"unittest": PACKAGE, "__name__": MODULE}
+        """[verdict, detail] of a test that only the judge knows the answer of."""
+        names = {"unittest": stage.PACKAGE, "__name__": stage.MODULE}
         for module in ("numpy", "pandas"):
             names[module] = sys.modules.get(module)
-        exec(compile(source, FILE, "exec", dont_inherit=True), names)
-        (kind,) = (v for v in names.values() if isinstance(v, type))
-        (name,) = (n for n in vars(kind) if n.startswith("test"))
-        return finding(getattr(kind(name), name))
+        kind, name = self.on_main(stage.decoy, source, names)
+        return self.found(vars(kind)[name], self.on_main(kind, name))
 
     def class_step(self, name):
-        """Run setUpClass or tearDownClass; its finding."""
-        verdict, detail = finding(getattr(self.kind, name))
-        if name == "tearDownClass" and verdict == "passed":
-            self.kind.doClassCleanups()  # keeps what they raise
-            for _, error, _ in self.kind.tearDown_exceptions:
-                verdict, detail = "exception", guard.told(error)
-        self.check_tests()
-        self.refuse()
-        return verdict, detail
+        """Run setUpClass or tearDownClass; its finding. Raises stage.Refused."""
+        found = self.found(getattr(self.kind, name))
+        if name == "tearDownClass" and found[0] == "passed":
+            found = self.found(stage.cleaned_class, self.kind)
+        self.check()
+        return found
+
+
+def vars_of(kind, name):
+    """What a class has by a name, as its instances would call it."""
+    return next(vars(base)[name] for base in kind.__mro__ if name in vars(base))
 
 
 def codes_in(code):
@@ -374,40 +290,40 @@ def codes_in(code):
             yield from codes_in(part)
 
 
-def cleaned(case):
-    """Run the clean-ups of a test, the last added first."""
-    while case._cleanups:
-        function, arguments, keywords = case._cleanups.pop()
-        function(*arguments, **keywords)
+def begin(channel):
+    """A callable that runs what it is asked on its thread, in a loop without a frame of Python.
 
-
-def finding(step):
-    """[verdict, detail] of running a part of a test."""
-    try:
-        step()
-    except (CASE.SkipTest, unittest.SkipTest):
-        return "tampered", "a test was skipped"
-    except MemoryError:
-        return "memory", "out of memory"
-    except AssertionError as error:
-        return "wrong", guard.told(error)
-    except BaseException as error:  # noqa: BLE001 - sys.exit() in a solution is its failure
-        return "exception", guard.told(error)
-    return "passed", ""
-
-
-def child(channel, _order):
-    """Load the solution, then run what the judge asks for, until the channel closes."""
+    Another thread loads the program and asks, until the channel closes.
+    """
     _, payload = channel.receive()
-    program = marshal.loads(payload)
+    jobs, done = queue.SimpleQueue(), queue.SimpleQueue()
+    getpid, own_pid, exit_now = os.getpid, os.getpid(), os._exit
+
+    def same_process(result):
+        if getpid() != own_pid:  # a copy that the solution forked: it has no say
+            exit_now(0)
+        return result
+
+    def on_main(function, *arguments):
+        jobs.put(functools.partial(function, *arguments))
+        return done.get()
+
+    _thread.start_new_thread(
+        answer,
+        (channel, marshal.loads(payload), on_main, functools.partial(jobs.put, None)),
+    )
+    made = map(same_process, map(operator.methodcaller("__call__"), iter(jobs.get, None)))
+    return functools.partial(collections.deque, map(done.put, made), 0)
+
+
+def answer(channel, program, on_main, end):
+    """Load the solution, then have run what the judge asks for, until the channel closes."""
     # all that is needed later, as it is now
-    read, write, exit_now = os.read, os.write, os._exit
-    getpid, own_pid, descriptor = os.getpid, os.getpid(), channel.fileno()
+    read, write, descriptor = os.read, os.write, channel.fileno()
+    exit_now = os._exit
     header, loads = struct.Struct(">IB"), marshal.loads
 
     def send(kind, *parts):
-        if getpid() != own_pid:  # a copy that the solution forked: it has no say
-            exit_now(0)
         text = "\n".join(parts).encode("utf-8", "backslashreplace")
         data = memoryview(header.pack(len(text), kind[0]) + text)
         while data:
@@ -417,32 +333,53 @@ def child(channel, _order):
         parts = []
         while count:
             parts.append(read(descriptor, count))
-            if not parts[-1] or getpid() != own_pid:
+            if not parts[-1]:
                 exit_now(0)
             count -= len(parts[-1])
         return b"".join(parts)
 
-    settle()
-    runner = Runner(program)
-    gc.freeze()
     try:
-        namespace, entry_point = load(program)
-        runner.loaded(namespace, entry_point)
-    except Refused as refused:
-        send(wire.ERROR, "", *refused.args)
-        return
-    send(wire.OK)
-    steps = {"prepare": runner.prepare, "method": runner.method, "decoy": runner.decoy}
-    steps["class"] = runner.class_step
-    while True:
-        length, _ = header.unpack(exactly(header.size))
-        nonce, step, argument = loads(exactly(length))
+        settle()
+        runner = Runner(on_main, program)
+        gc.freeze()
+        steps = {"prepare": runner.prepare, "method": runner.method, "decoy": runner.decoy}
+        steps["class"] = runner.class_step
+        nonce = ""
         try:
-            verdict, detail = steps[step](argument) or ("passed", "")
-        except Refused as refused:
+            runner.load({name: program[name] for name in ("prelude", "code", "entry_point")})
+            send(wire.OK)
+            while True:
+                length, _ = header.unpack(exactly(header.size))
+                nonce, step, argument = loads(exactly(length))
+                verdict, detail = steps[step](argument) or ("passed", "")
+                send(wire.TEST, nonce, verdict, detail)
+        except stage.Refused as refused:
             send(wire.ERROR, nonce, *refused.args)
-            return
-        send(wire.TEST, nonce, verdict, detail)
+            end()
+    finally:  # a loss of this thread is the end of the program
+        exit_now(70)
+
+
+def _child(channel, _order):
+    hold.append(channel)  # noqa: F821 - its globals are its own
+    del channel, _order
+    begin()()
+
+
+def bare(function):
+    """A function whose globals hold nothing once it runs: its frame is beneath every test."""
+    space = {"__builtins__": guard.__builtins__, "__name__": "child", "hold": []}
+
+    def start():
+        channel = space["hold"].pop()
+        space.clear()
+        return begin(channel)
+
+    space["begin"] = start
+    return types.FunctionType(function.__code__, space, "child")
+
+
+child = bare(_child)
 
 
 # In the judge

@@ -5,7 +5,10 @@ as JSON with tagged containers, never as pickle: what comes out of the sandbox i
 built-in types, so nothing inside can decide how it compares.
 """
 
+import collections
+import collections.abc
 import contextlib
+import itertools
 import json
 import resource
 import socket
@@ -13,6 +16,7 @@ import struct
 import sys
 
 FRAME_MB = 64  # the largest frame either side accepts
+MOST_ITEMS = 1_000_000  # of an object that may have no end
 VALUE_MB = 16  # the largest that the judge takes from a solution: decoded it is many times as large
 HELLO, LOAD, OK, ERROR = b"H", b"L", b"O", b"E"
 CALL, RETURNED, RAISED, TEST, DONE = b"C", b"R", b"X", b"T", b"D"
@@ -48,15 +52,59 @@ class Opaque:
 
 
 class Array(list):
-    """A numpy array's items. As there, a comparison is true only where there is a single item."""
+    """A numpy array's items. As there, a comparison is true only where there is a single item,
+    however deep it or the other's lies."""
+
+    def __init__(self, items):
+        super().__init__(Array(item) if type(item) is list else item for item in items)
 
     def __eq__(self, other):
-        return len(self) == 1 and other in (list(self), self[0])
+        own, other = _single(self), _single(other)
+        return not isinstance(own, list) and not isinstance(other, list | tuple) and own == other
 
     def __ne__(self, other):
         return not self == other
 
     __hash__ = None
+
+
+def _single(value):
+    """The one item in nested sequences of one each; else the first that has none or several."""
+    while isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    return value
+
+
+class Items:
+    """An object that can be read again and again, such as a deque: its items, equal to no list.
+
+    Two are equal when they are of one class and hold equal items, in order.
+    """
+
+    def __init__(self, name, items):
+        self.name, self._items = name, tuple(items)
+
+    def __iter__(self):
+        return iter(self._items)
+
+    def __len__(self):
+        return len(self._items)
+
+    def __getitem__(self, index):
+        found = self._items[index]
+        return Items(self.name, found) if isinstance(index, slice) else found
+
+    def __contains__(self, value):
+        return value in self._items
+
+    def __eq__(self, other):
+        same = type(other) is Items and other.name == self.name
+        return same and self._items == other._items
+
+    __hash__ = None
+
+    def __repr__(self):
+        return f"{self.name.rpartition('.')[2]}({list(self._items)!r})"
 
 
 def frame(kind, payload=b""):
@@ -125,7 +173,7 @@ def start():
         resource.RLIMIT_DATA: megabytes,
         resource.RLIMIT_CPU: limits["cpu_s"],
         resource.RLIMIT_FSIZE: limits["file_mb"] << 20,
-        resource.RLIMIT_NOFILE: 64,
+        resource.RLIMIT_NOFILE: limits["files"],
         resource.RLIMIT_CORE: 0,
     }
     if limits["tasks"]:
@@ -213,7 +261,34 @@ def _pack_rare(value):
         return {"v": [name, [_pack(v) for v in value]]}
     if hasattr(value, "__next__"):  # a generator or iterator: its items, to be read once
         return {"i": [_pack(v) for v in value]}
-    return {"o": f"{module}.{name}"}
+    return _pack_iterable(value, f"{module}.{name}")
+
+
+def _pack_iterable(value, name):
+    try:
+        return _packed_items(value, name)
+    except RecursionError:
+        raise
+    except Exception:  # noqa: BLE001 - it only looked as if it could be read
+        return {"o": name}
+
+
+def _packed_items(value, name):
+    # what compares as a built-in becomes one
+    if isinstance(value, collections.UserString):
+        return _pack(str(value))
+    if isinstance(value, collections.UserList):
+        return {"l": [_pack(v) for v in value]}
+    if isinstance(value, memoryview):
+        return {"b": bytes(value).hex()}
+    if isinstance(value, collections.abc.Mapping):
+        return {"d": [[_pack(k), _pack(value[k])] for k in value]}
+    if isinstance(value, collections.abc.Set):
+        return {"s": [_pack(v) for v in value]}
+    if not hasattr(type(value), "__iter__"):
+        return {"o": name}
+    items = list(itertools.islice(value, MOST_ITEMS + 1))
+    return {"q": [name, [_pack(v) for v in items]]} if len(items) <= MOST_ITEMS else {"o": name}
 
 
 def _view(name, items):
@@ -244,6 +319,7 @@ _UNPACK = {
     "fs": lambda body: frozenset(_unpack(v) for v in body),
     "n": lambda body: Array(_unpack(body)),
     "i": lambda body: iter([_unpack(v) for v in body]),
+    "q": lambda body: Items(str(body[0]), [_unpack(v) for v in body[1]]),
     "v": lambda body: _view(body[0], [_unpack(v) for v in body[1]]),
     "r": lambda body: range(*body),
     "x": lambda body: int(body, 16),
