@@ -297,17 +297,16 @@ class Sandbox:
                 async with beside:  # where all share their pids, a crowd is in others' way
                     return await self._stops_a_crowd(limits, more)
 
-            both = [asyncio.create_task(attempt()), asyncio.create_task(crowd())]
+            attempts, stopped = asyncio.create_task(attempt()), asyncio.create_task(crowd())
             try:
-                await asyncio.gather(*both)
-                found = {**both[0].result(), "process count": both[1].result()}
+                found = {**await attempts, "process count": await stopped}
             except GuestGone as error:
                 raise SandboxError(f"the probe did not answer: {error}") from error
             finally:
-                for task in both:
-                    task.cancel()
+                attempts.cancel()
+                stopped.cancel()
                 holder.kill()
-                await asyncio.gather(*both, holder.wait(), return_exceptions=True)
+                await asyncio.gather(attempts, stopped, holder.wait(), return_exceptions=True)
             theirs.close()
             ours.settimeout(2)
             try:
