@@ -141,15 +141,17 @@ evaluate(split, "full", samples=samples, execution="local", selective_evaluate=c
 class Bench:
     """Commands for one benchmark: (name, command, environment) of every row, in order."""
 
-    def __init__(self, name: str, data_dir: Path, folder: Path, jobs: int, tasks: int) -> None:
+    def __init__(
+        self, name: str, data_dir: Path, folder: Path, jobs: int, tasks: int, copies: int
+    ) -> None:
         self.name, self.data_dir, self.folder, self.jobs = name, data_dir, folder, jobs
         self.benchmark = benchmarks.load(name, DataSources(data_dir=data_dir))
         self.ids = _stratified(self.benchmark, tasks) if "bigcode" in name else None
         self.samples = folder / f"{name}.jsonl"
         with self.samples.open("w") as file:
             for key, item in self.benchmark.items.items():
-                if self.ids is None or key in self.ids:
-                    file.write(json.dumps(_sample(key, item)) + "\n")
+                for copy in range(copies if self.ids is None or key in self.ids else 0):
+                    file.write(json.dumps(_sample(key, item, copy)) + "\n")
 
     def rows(self, python: str) -> Iterator[tuple[str, list[str], dict[str, str]]]:
         jobs, cache = str(self.jobs), self.folder / f"cache-{self.name}"
@@ -206,8 +208,9 @@ class Bench:
         yield "ours", [*ours, "--regrade"], {}
 
 
-def _sample(key: str, item: Item) -> dict[str, str]:
-    whole = item.oracle.reference
+def _sample(key: str, item: Item, copy: int) -> dict[str, str]:
+    """The reference; copies differ in a comment, so that each is graded."""
+    whole = item.oracle.reference + (f"\n# {copy}\n" if copy else "")
     if item.problem.benchmark == "humaneval":
         return {"task_id": key, "completion": whole.removeprefix(item.problem.prompt)}
     return {"task_id": key, "solution": whole}
@@ -257,6 +260,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=None)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--tasks", type=int, default=32, help="of BigCodeBench")
+    parser.add_argument("--copies", type=int, default=1, help="samples of each problem")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--keep", type=Path, default=None, help="folder for logs and caches")
     options = parser.parse_args()
@@ -265,7 +269,9 @@ def main() -> None:
         for name in names:
             for _ in range(options.repeat):
                 folder = Path(tempfile.mkdtemp(dir=options.keep or made))
-                bench = Bench(name, options.data_dir, folder, options.jobs, options.tasks)
+                bench = Bench(
+                    name, options.data_dir, folder, options.jobs, options.tasks, options.copies
+                )
                 load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
                 print(
                     f"\n{name}: {len(bench.samples.read_text().splitlines())} samples, load {load}"
