@@ -1,5 +1,6 @@
 """Imports run one way, and nothing heavy is loaded before it is needed."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,9 @@ def test_importing_any_module_prints_and_reads_nothing():
         [sys.executable, "-c", code, *names], cwd="/", capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_no_page_has_a_placeholder_left():
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    left = re.compile(r"\b(?:TODO|FIXME|XXX|[A-Z]+_TABLE)\b")
+    assert [(page.name, found) for page in pages for found in left.findall(page.read_text())] == []
