@@ -36,6 +36,7 @@ HUMANEVAL = (
     "poe__codegemma_7b",
     "reflexion__gpt-3.5-turbo",
 )
+EVALPLUS = tuple(name for name in HUMANEVAL if name.startswith(("evalplus", "metagpt")))
 MBPP = ("evalplus__Meta-Llama-3-8B-Instruct", "evalplus__mistral2_instruct_dpo")
 
 # (benchmark, set, problem) of the rows in which ours differs: whether ours passes. Each cause is
@@ -106,8 +107,11 @@ async def test_recorded_humaneval_verdicts(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", HUMANEVAL)
-@pytest.mark.parametrize("benchmark", ["humaneval", "humaneval+"])
+@pytest.mark.parametrize(
+    ("benchmark", "name"),
+    # a set is held against the limits of the grader that recorded it: 3 s in all, or 1 s an input
+    [*(("humaneval", n) for n in HUMANEVAL), *(("humaneval+", n) for n in EVALPLUS)],
+)
 async def test_all_recorded_humaneval_verdicts(
     sandbox: Sandbox, shared: Path, cache: Path, benchmark: str, name: str
 ) -> None:
