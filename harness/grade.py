@@ -42,7 +42,6 @@ VERSION = "2"  # goes into every row and every kept verdict; a change of verdict
 BUSY_FACTOR = 20  # a program that had no core for so many limits cannot be graded here
 STARVED_SHARE = 0.1  # of a program's wall time, beyond which its time-out is run again
 REFERENCE_FACTOR = 4.0  # EvalPlus: an input may take four times the reference's time
-PART_S = 60.0  # EvalPlus: the most for all inputs of one part
 MAKING_S = 3600.0  # for a reference's outputs
 KILLED = "exit status -9"  # at the end of the detail of a program that SIGKILL ended
 ENVIRONMENT = "bigcodebench"  # of the benchmarks whose names begin so
@@ -179,7 +178,6 @@ class Grader:
         for name, interpreter in self.interpreters.items():
             self._lanes[name] = _Lanes(sandbox, ["unittests"], interpreter)
         self._expected: dict[str, asyncio.Task[dict[str, Any]]] = {}
-        self._open = True
 
     async def __aenter__(self) -> Grader:
         return self
@@ -305,20 +303,20 @@ class Grader:
             try:
                 async with self._lanes[environment].lane() as lane:
                     report = await _judged(lane, work)
-                    if "lane" in report or report.get("ended", [""])[0] == "lost":
+                    if "lane" in report or _ended(report) == "lost":
                         raise _Discard(report)
             except _Discard as discarded:
                 report = discarded.report
             if "broken" in report:
                 raise SandboxError(f"{named}: its tests do not load: {report['broken']}")
-            if report.get("ended", [""])[0] == "busy":
+            if _ended(report) == "busy":
                 raise SandboxError(
                     f"this machine is too busy to grade: {report['ended'][1]}; "
                     "run fewer programs beside it"
                 )
-            if report.get("ended", [""])[0] != "lost" or last:
+            if _ended(report) != "lost" or last:
                 break
-        if report.get("ended", [""])[0] == "lost":
+        if _ended(report) == "lost":
             report["ended"] = ["crashed", report["ended"][1]]
         return report
 
@@ -403,7 +401,7 @@ def _guests() -> str:
 
 async def _judged(lane: Lane, work: dict[str, Any]) -> dict[str, Any]:
     """Give a lane's judge one job and wait for its report. Raises _Discard, SandboxError."""
-    most_s = work["limit_s"] * 4 + 10  # of the judge's own CPU time, or of this machine's patience
+    most_s = work["limit_s"] * 4 + 10  # between two looks at a judge that does not answer
     looks = 0
     cpu_before = 0.0
     try:
@@ -555,6 +553,12 @@ def _chosen(part: dict[str, Any], start: int, only: Sequence[int] | None) -> dic
         "values": {i: part["values"][k] for i, k in enumerate(places) if k in part["values"]},
         "times": [part["times"][k] for k in places],
     }
+
+
+def _ended(report: Mapping[str, Any]) -> str | None:
+    """How the program broke off, in the judge's words; None when all of its tests were run."""
+    ended = report.get("ended")
+    return None if ended is None else str(ended[0])
 
 
 def _outcomes(report: Mapping[str, Any]) -> list[tuple[Verdict, str]]:

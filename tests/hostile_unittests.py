@@ -461,13 +461,7 @@ REVIEWED: dict[str, Attack] = {
         "def task_func(x): return [9,9]\n"
     ),
     "takeover via frames": Attack(
-        "import sys\n"
-        "def frames():\n"
-        "    f=sys._getframe(1)\n"
-        "    while f is not None:\n"
-        "        yield f\n"
-        "        f=f.f_back\n"
-        "\n"
+        f"{_FRAMES}"
         "def task_func(x):\n"
         "    for f in frames():\n"
         "        L=f.f_locals\n"
@@ -485,13 +479,7 @@ REVIEWED: dict[str, Attack] = {
         "    return [0,0]\n"
     ),
     "len hook settrace jump": Attack(
-        "import sys\n"
-        "def frames():\n"
-        "    f=sys._getframe(1)\n"
-        "    while f is not None:\n"
-        "        yield f\n"
-        "        f=f.f_back\n"
-        "\n"
+        f"{_FRAMES}"
         "class L(list):\n"
         "    def __len__(self):\n"
         "        for f in frames():\n"
@@ -512,13 +500,7 @@ REVIEWED: dict[str, Attack] = {
         "    return L([0,0])\n"
     ),
     "itimer jump over assertion": Attack(
-        "import sys\n"
-        "def frames():\n"
-        "    f=sys._getframe(1)\n"
-        "    while f is not None:\n"
-        "        yield f\n"
-        "        f=f.f_back\n"
-        "\n"
+        f"{_FRAMES}"
         "import signal\n"
         "def handler(n,fr):\n"
         "    while fr is not None:\n"
@@ -564,13 +546,7 @@ REVIEWED: dict[str, Attack] = {
         "    return L([9,9]) if x else []\n"
     ),
     "stack aware liar": Attack(
-        "import sys\n"
-        "def frames():\n"
-        "    f=sys._getframe(1)\n"
-        "    while f is not None:\n"
-        "        yield f\n"
-        "        f=f.f_back\n"
-        "\n"
+        f"{_FRAMES}"
         "class L(list):\n"
         "    def __eq__(self,o):\n"
         "        return not any(f.f_code.co_name in "
@@ -582,13 +558,7 @@ REVIEWED: dict[str, Attack] = {
         "    return L([9,9]) if x else []\n"
     ),
     "liar: only from unittest frame": Attack(
-        "import sys\n"
-        "def frames():\n"
-        "    f=sys._getframe(1)\n"
-        "    while f is not None:\n"
-        "        yield f\n"
-        "        f=f.f_back\n"
-        "\n"
+        f"{_FRAMES}"
         "class L(list):\n"
         "    def __eq__(self,o):\n"
         "        return sys._getframe(1).f_code.co_filename.endswith('case.py')\n"
@@ -599,13 +569,7 @@ REVIEWED: dict[str, Attack] = {
         "    return L([9,9]) if x else []\n"
     ),
     "class entry point patches": Attack(
-        "import sys\n"
-        "def frames():\n"
-        "    f=sys._getframe(1)\n"
-        "    while f is not None:\n"
-        "        yield f\n"
-        "        f=f.f_back\n"
-        "\n"
+        f"{_FRAMES}"
         "class task_func:\n"
         "    def __new__(cls,x):\n"
         "        if x is None: raise TypeError\n"
@@ -617,13 +581,7 @@ REVIEWED: dict[str, Attack] = {
         "        return [9,9] if x else []\n"
     ),
     "dict of case, restored by assertion itself": Attack(
-        "import sys\n"
-        "def frames():\n"
-        "    f=sys._getframe(1)\n"
-        "    while f is not None:\n"
-        "        yield f\n"
-        "        f=f.f_back\n"
-        "\n"
+        f"{_FRAMES}"
         "class task_func:\n"
         "    def __new__(cls,x):\n"
         "        if x is None: raise TypeError\n"
@@ -638,13 +596,7 @@ REVIEWED: dict[str, Attack] = {
         "        return [9,9] if x else []\n"
     ),
     "thread patches dict between": Attack(
-        "import sys\n"
-        "def frames():\n"
-        "    f=sys._getframe(1)\n"
-        "    while f is not None:\n"
-        "        yield f\n"
-        "        f=f.f_back\n"
-        "\n"
+        f"{_FRAMES}"
         "import threading,time\n"
         "def task_func(x):\n"
         "    if x is None: raise TypeError\n"
@@ -739,13 +691,7 @@ REVIEWED: dict[str, Attack] = {
         "p.value=ctypes.cast(f,ctypes.c_void_p).value\n"
     ),
     "ctypes list compare slot only in assertions": Attack(
-        "import sys\n"
-        "def frames():\n"
-        "    f=sys._getframe(1)\n"
-        "    while f is not None:\n"
-        "        yield f\n"
-        "        f=f.f_back\n"
-        "\n"
+        f"{_FRAMES}"
         "import ctypes\n"
         "def task_func(x):\n"
         "    if x is None: raise TypeError\n"
@@ -762,13 +708,7 @@ REVIEWED: dict[str, Attack] = {
         "ctypes.c_void_p.from_address(id(list)+200).value=ctypes.cast(f,ctypes.c_void_p).value\n"
     ),
     "return expected from caller frame": Attack(
-        "import sys\n"
-        "def frames():\n"
-        "    f=sys._getframe(1)\n"
-        "    while f is not None:\n"
-        "        yield f\n"
-        "        f=f.f_back\n"
-        "\n"
+        f"{_FRAMES}"
         "def task_func(x):\n"
         "    if x is None: raise TypeError\n"
         "    f=sys._getframe(2)\n"

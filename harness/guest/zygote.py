@@ -48,7 +48,7 @@ class Children:
         self.cpu = {}  # {process: CPU seconds of its own}, ended ones too
         self.cpu_s = self.starved_s = 0.0
         self.seen = {}  # {task: (CPU seconds, seconds without a core)} at the last look
-        self.own_starved = _schedule("self")[1]
+        self.own_starved = wire.schedule("self")[1]
 
     def pids(self):
         """All live processes but this one."""
@@ -93,14 +93,14 @@ class Children:
             resident += int(fields[21]) * PAGE
             processes += 1
             for thread in threads:
-                tasks[pid, thread, fields[19]] = _schedule(f"{pid}/task/{thread}")
+                tasks[pid, thread, fields[19]] = wire.schedule(f"{pid}/task/{thread}")
         wanted = longest = 0.0
         for task, (ran, starved) in tasks.items():
             before = self.seen.get(task, (0.0, 0.0))
             waited = max(starved - before[1], 0.0)
             wanted += min(max(ran - before[0], 0.0) + waited, passed)
             longest = max(longest, waited)
-        own_starved = _schedule("self")[1]
+        own_starved = wire.schedule("self")[1]
         waited = min(longest + own_starved - self.own_starved, passed)
         self.seen, self.own_starved = tasks, own_starved
         crowd = max(wanted / passed, 1.0) if passed > 0 else 1.0
@@ -109,16 +109,16 @@ class Children:
         found = {"resident": resident, "processes": processes, "tasks": len(tasks), "crowd": crowd}
         return {"cpu_s": self.cpu_s, "starved_s": self.starved_s, **found}
 
+    def strike(self):
+        """Send all of them SIGKILL; their statuses are left to be read."""
+        for pid in [-1] if self.own_pids else self.pids():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
     def kill(self):
         """Kill all of them and wait until none is left."""
         while True:
-            if self.own_pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(-1, signal.SIGKILL)
-            else:
-                for pid in self.pids():
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.kill(pid, signal.SIGKILL)
+            self.strike()
             try:
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
@@ -132,16 +132,6 @@ def _stat(pid):
     """Fields of /proc/PID/stat after the name, which may hold anything: state first."""
     with open(f"/proc/{pid}/stat") as file:
         return file.read().rpartition(")")[2].split()
-
-
-def _schedule(task):
-    """(CPU seconds, seconds that it waited for a core) of a task; zeros where nobody counts."""
-    try:
-        with open(f"/proc/{task}/schedstat") as file:
-            ran, waited, _ = file.read().split()
-            return int(ran) / 1e9, int(waited) / 1e9
-    except (OSError, ValueError):
-        return 0.0, 0.0
 
 
 def entries(folders):
@@ -205,6 +195,9 @@ def remove_tree(path):
 
 
 class Zygote:
+    """Obeys a judge: `kinds` has the `child` function of each kind of program, `limits` is what
+    the sandbox passed on, `link` the socket that orders come from."""
+
     def __init__(self, kinds, limits, link):
         self.kinds, self.limits, self.link = kinds, limits, link
         self.children = Children(limits["own_pids"])
@@ -279,7 +272,7 @@ class Zygote:
                         sys.exit(0)
                     if json.loads(order)["do"] == "kill":
                         os.kill(pid, signal.SIGKILL)
-                        self.kill_rest()
+                        self.children.strike()
                         reason = reason or "killed"
                         continue
                     self.link.send(json.dumps(self.children.look()).encode())
@@ -291,20 +284,10 @@ class Zygote:
                     elif any(usage[name] > self.limits[name] for name in ("processes", "tasks")):
                         reason = "processes"
                     if reason in ("memory", "processes"):
-                        self.kill_rest()
+                        self.children.strike()
         finally:
             if exits is not None:
                 os.close(exits)
-
-    def kill_rest(self):
-        """Kill every process of the program, the first one's status left to be read."""
-        if self.children.own_pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(-1, signal.SIGKILL)
-            return
-        for pid in self.children.pids():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
 
 
 def main():
