@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import json
 import math
 import os
 import platform
@@ -17,7 +18,8 @@ import shlex
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,16 +29,22 @@ from platformdirs import user_cache_path
 import baselines
 from harness import __version__
 from harness import benchmarks as benchmark_registry
+from harness import forecast as forecasts
 from harness.benchmarks import PROTOCOL_LEVELS, Benchmark, DataSources, Item, reasons
-from harness.context import Budget, Gate
+from harness.budget import Budget
 from harness.errors import HarnessError, StoreError, UsageError
+from harness.forecast import Forecast
 from harness.grade import VERSION as GRADER_VERSION
 from harness.grade import Grader
 from harness.grading import interpreters, needs_environment, open_grader
-from harness.journal import Journal, canonical, digest, write_atomically
+from harness.journal import Journal, canonical, digest, read_run, write_atomically
 from harness.metrics import Estimate
 from harness.models import Endpoint, resolve
+from harness.models.prices import Prices
 from harness.models.wire import public_url
+from harness.pacing import Connections, Gate
+from harness.replies import Mode as CacheMode
+from harness.replies import ReplyCache
 from harness.run import Job, Listener, Progress, run, source_digest
 from harness.sandbox import Sandbox, facts, own_interpreter
 from harness.types import Completion, Level, Method, Model, Sampling
@@ -46,7 +54,10 @@ DEFAULT_MODEL = "local/qwen2.5-coder-1.5b-instruct"  # embedded: needs no key an
 # example of the prompt, so that there is something to improve; and few rounds, for minutes.
 FIRST_LOOK = ("HumanEval/0", "HumanEval/10", "HumanEval/54")
 FIRST_LOOK_KNOBS = {"rounds": 2}
+WARM_S = 0.1  # until the first requests are likely to be out
 SNAPSHOT_S = 30.0  # how often a running evaluation is shown to the board
+REPLIES = "replies.sqlite"  # in the cache folder
+CACHE_MODES: tuple[CacheMode, ...] = ("off", "read", "on")
 _LEVELS = [Level.L0, Level.L1, Level.L2, Level.L3]
 
 
@@ -65,9 +76,14 @@ class Config:
     limit: str | None = None  # "20", "10-30" or "0.1"
     problems: Sequence[str] | None = None
     n_samples: int = 1
-    temperature: float | None = None  # of the worker
-    max_tokens: int | None = None  # of the worker
+    temperature: float | None = None  # of the worker, as the next three
+    max_tokens: int | None = None
+    top_p: float | None = None
+    reasoning_effort: str | None = None
+    sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by role and setting
     seed: int = 0
+    cache: str = "on"  # replies of earlier runs: on, read (nothing new is kept) or off
+    prices: Path | None = None  # a file of prices that go before the table's
     max_connections: int | None = None
     jobs: int | None = None  # samples at once
     budget_usd: float | None = None
@@ -98,6 +114,7 @@ class Plan:
     left_out: dict[str, str]  # problems asked for that cannot be run, with the reason
     cache_dir: Path
     environment: str  # short digest of the Python and packages that programs are graded in
+    prices: Prices
     loaded: Benchmark = field(repr=False)  # before the protocol, all problems
 
     @functools.cached_property
@@ -111,7 +128,6 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """What `eval --dry-run --json` prints (docs/schemas/dry_run.json)."""
-        minutes = self.minutes()
         return {
             "benchmark": self.benchmark.name,
             "custom": self.benchmark.custom,
@@ -123,8 +139,7 @@ class Plan:
             "problems": len(self.items),
             "left_out": self.left_out,
             "roles": {role: model.name for role, model in self.models.items()},
-            "calls": {role: list(pair) for role, pair in self.calls().items()},
-            "minutes": None if minutes is None else [round(m, 1) for m in minutes],
+            **forecasts.as_dict(forecasts.forecast(self, past=forecasts.read_past(self))),
         }
 
     @property
@@ -146,20 +161,8 @@ class Plan:
         """The command that runs all problems with the method's own knobs."""
         return _command(self, full=True)
 
-    def minutes(self, *, full: bool = False) -> tuple[float, float] | None:
-        """(fewest, most) minutes of those calls; None where a model's speed is unknown."""
-        low = high = 0.0
-        for role, (fewest, most) in self.calls(full=full).items():
-            pace = getattr(self.models[role], "seconds_per", None)
-            seconds = pace(*TYPICAL_TOKENS.get(role, TYPICAL_TOKENS["worker"])) if pace else None
-            if seconds is None:
-                return None
-            low, high = low + fewest * seconds / 60, high + most * seconds / 60
-        return low, high
 
-
-# (prompt, completion) tokens of a typical call: means of the runs in results/README.md
-TYPICAL_TOKENS = {"worker": (250, 230), "meta": (890, 220)}
+REMOTE = ("openai", "anthropic", "vllm")  # providers that --base-url may speak of
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,8 @@ class Summary:
     progress: Progress
     estimate: Estimate
     wall_s: float
+    forecast: Forecast | None  # what it was expected to take; None where it was over too soon
+    budget: Budget
 
     @property
     def exit_code(self) -> int:
@@ -211,8 +216,11 @@ class Summary:
             "calls": self.progress.calls,
             "tokens": self.progress.tokens,
             "cost_usd": self.progress.total_of("cost_usd"),
+            "fresh_cost_usd": self.progress.total_of("fresh_cost_usd"),
+            "cached_calls": self.progress.cached_calls,
             "wall_s": round(self.wall_s, 3),
             "errors": self.progress.invalid,
+            "error_kinds": self.progress.error_kinds,
         }
 
 
@@ -285,9 +293,17 @@ def prepare(
         raise UsageError(f"--seed lies in 0 to 2^63 - 1, not {config.seed}")
     sampling = _sampling(method, config)
     root = cache_dir or user_cache_path("flowreasoner-harness")
-    ready = _models(method, config, endpoints or {}, models or {}, root / "models")
+    _cache_mode(config)
+    prices = Prices(config.prices)
+    ready = _models(method, config, endpoints or {}, models or {}, root / "models", prices)
+    for model in ready.values():  # simulated ones have to know what is right
+        learn = getattr(model, "learn", None)
+        if learn is not None:
+            learn({i.problem.problem_id: (i.problem, i.oracle.reference) for i in items})
     for model in ready.values():
-        if config.budget_usd is not None and model.price(Completion("", 1000, 1000)) is None:
+        if config.budget_usd is None or model.recorded:
+            continue
+        if model.price(Completion("", 1000, 1000)) is None:
             raise UsageError(
                 f"the price of {model.name} is unknown, so --budget-usd cannot hold: "
                 "use --budget-tokens"
@@ -301,7 +317,7 @@ def prepare(
         "knobs": knobs,
         "protocol": config.protocol,
         "roles": {
-            role: {"model": model.identity(), "sampling": asdict(sampling[role])}
+            role: {"model": model.identity(), "sampling": sampling[role].as_dict()}
             for role, model in ready.items()
         },
         "seed": config.seed,
@@ -325,6 +341,7 @@ def prepare(
         left_out=left_out,
         cache_dir=root,
         environment=environment,
+        prices=prices,
         loaded=loaded,
     )
 
@@ -345,11 +362,14 @@ async def execute(
     sandbox: Sandbox | None = None,
     listen: Listener = lambda progress, row: None,
     warn: Callable[[str], None] = lambda line: None,
+    budget: Budget | None = None,
 ) -> Summary:
     """Run a plan; what an earlier run of the same plan finished is taken over.
 
-    Raises UsageError when the sandbox is too weak (unless `unsafe_local`), StoreError,
-    SandboxError and ModelRefused. The database is brought up to date while it runs and at the end.
+    `budget` is one that several runs share, and that knows already what they have spent; without
+    it the run has its config's. Raises UsageError when the sandbox is too weak (unless
+    `unsafe_local`), StoreError, SandboxError and ModelRefused. The database is brought up to date
+    while it runs and at the end.
     """
     began = time.monotonic()
     config = plan.config
@@ -358,15 +378,15 @@ async def execute(
         cache_dir=plan.cache_dir,
         sandbox=sandbox,
         unsafe_local=config.unsafe_local,
-        hidden=(config.out,),
+        hidden=(config.out, plan.cache_dir / REPLIES),
         say=warn,
     ) as grader:
         plan = await _checked(plan, grader, warn)
         config = plan.config
         run_dir = _run_dir(plan)
         journal = Journal(run_dir)
-        by_model = {id(m): Gate(m, config.max_connections) for m in plan.models.values()}
-        gates = {role: by_model[id(model)] for role, model in plan.models.items()}
+        replies = ReplyCache(plan.cache_dir / REPLIES, _cache_mode(config), say=warn)
+        gates = _gates(plan)
         job = Job(
             run_dir=run_dir,
             config_hash=plan.config_hash,
@@ -377,18 +397,31 @@ async def execute(
             n_samples=config.n_samples,
             seed=config.seed,
             sampling=plan.sampling,
-            in_flight=config.jobs or max(g.connections for g in gates.values()) + 1,
+            in_flight=config.jobs,
+            price_table=plan.prices.version,
             session=_session(plan, grader.sandbox),
         )
-        budget = Budget(config.budget_usd, config.budget_tokens, config.budget_minutes)
+        own = Budget(config.budget_usd, config.budget_tokens, config.budget_minutes)
+        # past runs are read while the first requests are under way
+        foreseen = asyncio.create_task(asyncio.to_thread(_foreseen, plan, warn))
         try:
             _describe(plan, run_dir, grader.sandbox)
             async with _shown(config.out, run_dir, warn):
                 progress, status, reason = await run(
-                    job, gates=gates, grader=grader, budget=budget, journal=journal, listen=listen
+                    job,
+                    gates=gates,
+                    grader=grader,
+                    budget=budget or own,
+                    replies=replies,
+                    journal=journal,
+                    listen=listen,
+                    resume_budget=budget is None,
+                    closing=lambda: _closing(foreseen),
                 )
         finally:
             journal.close()
+            replies.close()
+            forecast = await foreseen
             for model in {id(m): m for m in plan.models.values()}.values():
                 await model.close()
             _ingest(config.out, run_dir, warn)
@@ -402,7 +435,50 @@ async def execute(
         progress=progress,
         estimate=progress.estimate(),
         wall_s=time.monotonic() - began,
+        forecast=forecast,
+        budget=budget or own,
     )
+
+
+def _foreseen(plan: Plan, warn: Callable[[str], None]) -> Forecast | None:
+    """What a run will probably take, from past ones; imports what its end will need besides."""
+    time.sleep(WARM_S)
+    try:
+        return forecasts.forecast(plan, past=forecasts.read_past(plan))
+    except StoreError as error:
+        warn(f"no forecast: {error}")
+        return None
+
+
+def _closing(foreseen: asyncio.Task[Forecast | None]) -> dict[str, Any]:
+    """The forecast as the session's end records it, where it was there in time."""
+    found = foreseen.result() if foreseen.done() else None
+    return {"forecast": None if found is None else forecasts.as_dict(found)}
+
+
+def _cache_mode(config: Config) -> CacheMode:
+    """The cache's mode. Raises UsageError."""
+    for mode in CACHE_MODES:
+        if config.cache == mode:
+            return mode
+    raise UsageError(f"--cache is one of {', '.join(CACHE_MODES)}, not {config.cache!r}")
+
+
+def _gates(plan: Plan) -> dict[str, Gate]:
+    """A gate for each role; roles of one model share it, models of one server its connections."""
+    by_model: dict[int, Gate] = {}
+    by_server: dict[str, Connections] = {}
+    for model in plan.models.values():
+        if id(model) not in by_model:
+            server = model.endpoint()
+            if server not in by_server:
+                by_server[server] = Connections(
+                    plan.config.max_connections,
+                    start=model.connections,
+                    most=model.most_connections,
+                )
+            by_model[id(model)] = Gate(model, by_server[server])
+    return {role: by_model[id(model)] for role, model in plan.models.items()}
 
 
 async def _checked(plan: Plan, grader: Grader, warn: Callable[[str], None]) -> Plan:
@@ -424,6 +500,53 @@ async def _checked(plan: Plan, grader: Grader, warn: Callable[[str], None]) -> P
     if not items:
         raise UsageError(f"nothing here can be graded: {reasons(out)}")
     return replace(plan, items=items, left_out={**plan.left_out, **out})
+
+
+def resumed(out: Path, run_id: str, **changes: Any) -> Config:
+    """The config that a run was last started with, to go on with it; `changes` replace fields.
+
+    Raises UsageError: no such run, or one that does not say how it was made.
+    """
+    from harness.store import find_run
+
+    run_dir = find_run(out, run_id)
+    starts = [r for r in read_run(run_dir) if r["kind"] == "session" and r.get("config")]
+    if not starts:
+        raise UsageError(f"{run_dir.name} does not say with what it was started: use `eval`")
+    stored = dict(starts[-1]["config"])
+    data = stored.pop("data")
+    sources = DataSources(
+        data_dir=_path(data["data_dir"]),
+        cache_dir=_path(data["cache_dir"]),
+        overrides={key: Path(path) for key, path in data["overrides"].items()},
+        offline=data["offline"],
+    )
+    known = {f.name for f in fields(Config)}
+    kept = {name: value for name, value in stored.items() if name in known}
+    kept |= {"out": out, "prices": _path(stored.get("prices")), "data": sources, "fresh": False}
+    return Config(**{**kept, **changes})
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    """A config as plain data, without what a URL may hold of secrets."""
+    found = asdict(config)
+    if config.base_url is not None:
+        found["base_url"] = public_url(config.base_url)
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
+    return plain
+
+
+def check_same(plan: Plan, run_id: str) -> None:
+    """Raise UsageError unless a plan goes on with this very run."""
+    if _run_dir(plan).name != run_id:
+        raise UsageError(
+            f"{run_id} cannot go on: the method, the data or the grader has changed since; "
+            f"to make the row anew: {plan.full_command()}"
+        )
 
 
 async def evaluate_async(
@@ -449,8 +572,13 @@ async def evaluate_async(
 
 
 def evaluate(method: str = "flowreasoner", **keywords: Any) -> Summary:
-    """`evaluate_async`, for callers without a running event loop."""
-    return asyncio.run(evaluate_async(method, **keywords))
+    """`evaluate_async` for callers that are not async; in a notebook it runs in a thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(evaluate_async(method, **keywords))
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, evaluate_async(method, **keywords)).result()
 
 
 def fetch_weights(
@@ -518,16 +646,50 @@ def _limited(ids: list[str], limit: str) -> list[str]:
 
 
 def _sampling(method: Method, config: Config) -> dict[str, Sampling]:
-    sampling = {role: method.sampling.get(role, Sampling()) for role in method.roles}
-    if config.temperature is not None:
-        if not 0 <= config.temperature <= 2:
-            raise UsageError(f"--temperature lies in 0 to 2, not {config.temperature}")
-        sampling["worker"] = replace(sampling["worker"], temperature=config.temperature)
-    if config.max_tokens is not None:
-        if not 1 <= config.max_tokens < 2**31:
-            raise UsageError(f"--max-tokens lies in 1 to 2^31 - 1, not {config.max_tokens}")
-        sampling["worker"] = replace(sampling["worker"], max_tokens=config.max_tokens)
+    """How each role is asked: the method's own settings, then what the config says of a role."""
+    given: dict[str, dict[str, Any]] = {role: dict(s) for role, s in config.sampling.items()}
+    for name in _SETTINGS:
+        value = getattr(config, name, None)
+        if value is not None:
+            given.setdefault("worker", {})[name] = value
+    if unknown := [role for role in given if role not in method.roles]:
+        raise UsageError(
+            f"{method.name} has no role {unknown[0]!r}; its roles: {', '.join(method.roles)}"
+        )
+    sampling = {}
+    for role in method.roles:
+        settings = {n: _setting(role, n, value) for n, value in given.get(role, {}).items()}
+        sampling[role] = replace(method.sampling.get(role, Sampling()), **settings)
     return sampling
+
+
+_SETTINGS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], bool], str]] = {
+    # name -> (conversion, check, what it is)
+    "temperature": (float, lambda v: 0 <= v <= 2, "a number in 0 to 2"),
+    "max_tokens": (int, lambda v: 1 <= v < 2**31, "a whole number in 1 to 2^31 - 1"),
+    "top_p": (float, lambda v: 0 < v <= 1, "a number above 0, at most 1"),
+    "reasoning_effort": (str, lambda v: v.isalpha(), "a word like low, medium or high"),
+    "extra_body": (
+        lambda v: json.loads(v) if isinstance(v, str) else dict(v),
+        lambda v: isinstance(v, dict),
+        "a JSON object",
+    ),
+}
+
+
+def _setting(role: str, name: str, value: Any) -> Any:
+    """One setting of a role, converted from text where need be. Raises UsageError."""
+    if name not in _SETTINGS:
+        raise UsageError(f"{role}.{name}: no such setting; use one of {', '.join(_SETTINGS)}")
+    convert, fits, wanted = _SETTINGS[name]
+    try:
+        converted = convert(value)
+        if fits(converted) and not isinstance(value, bool):
+            return converted
+    except (TypeError, ValueError, OverflowError):
+        pass
+    flag = f"--{name.replace('_', '-')}" if role == "worker" else f"{role}.{name}"
+    raise UsageError(f"{flag} is {wanted}, not {value!r}")
 
 
 def _models(
@@ -536,6 +698,7 @@ def _models(
     endpoints: Mapping[str, Endpoint],
     ready: Mapping[str, Model],
     cache_dir: Path | None,
+    prices: Prices,
 ) -> dict[str, Model]:
     """A model for every role of the method; a role that is not named gets the worker's."""
     unknown = [role for role in (*config.roles, *ready) if role not in method.roles]
@@ -546,9 +709,9 @@ def _models(
     specs = {role: config.roles.get(role) for role in method.roles} | {"worker": config.worker}
     if config.base_url is not None:
         named = [spec.partition("/")[0] for spec in specs.values() if spec]
-        remote = [provider for provider in named if provider != "local"]
+        remote = [provider for provider in named if provider in REMOTE]
         if not remote:
-            raise UsageError("--base-url is given, but every model is local")
+            raise UsageError("--base-url is given, but no model is behind a server")
         key = endpoints.get(remote[0], Endpoint()).api_key
         endpoints = {**endpoints, remote[0]: Endpoint(config.base_url, key)}
     found: dict[str, Model] = {}
@@ -560,7 +723,9 @@ def _models(
             found[role] = found["worker"]
         else:
             if spec not in by_spec:
-                by_spec[spec] = resolve(spec, endpoints=endpoints, cache_dir=cache_dir)
+                by_spec[spec] = resolve(
+                    spec, endpoints=endpoints, cache_dir=cache_dir, prices=prices
+                )
             found[role] = by_spec[spec]
     return found
 
@@ -596,7 +761,6 @@ def _describe(plan: Plan, run_dir: Path, sandbox: Sandbox) -> None:
 
     The run's first process writes it; what later ones change stands in their session records.
     """
-    from harness.models.prices import table_version
     from harness.store import read_run_json
 
     path = run_dir / "run.json"
@@ -605,12 +769,12 @@ def _describe(plan: Plan, run_dir: Path, sandbox: Sandbox) -> None:
         if head.get("first_look") and not plan.first_look:  # it was extended to a real one
             write_atomically(path, canonical({**head, "first_look": False}))
         return
-    simulated = any(m.name.startswith(("sim/", "scripted/")) for m in plan.models.values())
+    simulated = any(model.simulated for model in plan.models.values())
     roles = {
         role: {
             "model": model.name,
             "identity": model.identity(),
-            "sampling": asdict(plan.sampling[role]),
+            "sampling": plan.sampling[role].as_dict(),
         }
         for role, model in plan.models.items()
     }
@@ -632,7 +796,8 @@ def _describe(plan: Plan, run_dir: Path, sandbox: Sandbox) -> None:
         "first_look": plan.first_look,
         "sandbox_facts": facts(sandbox),
         "grader_version": GRADER_VERSION,
-        "price_table": table_version(),
+        "price_table": plan.prices.version,
+        "prompts_digest": _prompts_digest(plan),
         "kind": "simulated" if simulated else "measured",
         "host": {
             "system": platform.platform(),
@@ -643,6 +808,11 @@ def _describe(plan: Plan, run_dir: Path, sandbox: Sandbox) -> None:
         **_session(plan, sandbox),
     }
     write_atomically(path, canonical(description))
+
+
+def _prompts_digest(plan: Plan) -> str:
+    """Digest of the task texts of this run's problems, as the protocol shows them."""
+    return digest(canonical({i.problem.problem_id: i.problem.prompt for i in plan.items}))
 
 
 def _session(plan: Plan, sandbox: Sandbox) -> dict[str, Any]:
@@ -660,6 +830,7 @@ def _session(plan: Plan, sandbox: Sandbox) -> dict[str, Any]:
         "n_samples": plan.config.n_samples,
         "environment": plan.environment,
         "left_out": plan.left_out,
+        "config": _plain(plan.config),
     }
 
 
@@ -675,7 +846,12 @@ def _command(plan: Plan, *, full: bool = False) -> str:
     for name, value in knobs.items():
         if value != usual[name]:
             parts += ["-A", f"{name}={value}"]
-    names = ["list", "protocol", "n_samples", "temperature", "max_tokens", "seed"]
+    for role, settings in config.sampling.items():
+        for name, value in settings.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            parts += ["--sampling", f"{role}.{name}={text}"]
+    names = ["list", "protocol", "n_samples", "temperature", "max_tokens", "top_p"]
+    names += ["reasoning_effort", "seed"]
     for name in names if full else [*names, "limit"]:
         if getattr(config, name) != getattr(defaults, name):
             parts += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
@@ -690,8 +866,8 @@ def _command(plan: Plan, *, full: bool = False) -> str:
             parts += ["--cache-dir", str(plan.cache_dir)]
         parts += ["--unsafe-local"] if config.unsafe_local else []
         names = ["budget_usd", "budget_tokens", "budget_minutes", "max_connections", "jobs"]
-        for name in names:
-            if getattr(config, name) is not None:
+        for name in [*names, "prices", "cache"]:
+            if getattr(config, name) != getattr(defaults, name):
                 parts += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
     return shlex.join(parts)
 

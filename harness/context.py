@@ -1,8 +1,9 @@
 """One sample's view of the world: every model call, feedback test and workflow goes through it.
 
 It journals each call (failed attempts too), retries what is worth retrying, prices it, keeps to the
-budget, and gives back replies that an earlier, interrupted process of the same run already paid
-for. The method sees none of that.
+budget, and gives back replies that were already paid for: by an earlier, interrupted process of the
+same run (its journal), or by any run that asked the same (the reply cache). The method sees none of
+that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import (
-    AsyncIterator,
     Awaitable,
     Callable,
     Iterable,
@@ -21,26 +21,29 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from harness.budget import Budget, Expectation, unknown_sum
 from harness.errors import (
-    BudgetReached,
     ModelError,
     ModelRefused,
     ModelUnavailable,
+    RateLimited,
     RequestRejected,
 )
 from harness.grade import Report
 from harness.journal import Journal, canonical, digest
 from harness.models.wire import clean
+from harness.pacing import Gate, backoff_s
+from harness.replies import Kept, ReplyCache, reply_key
 from harness.sandbox import Sandbox
 from harness.types import (
+    About,
     Completion,
     Feedback,
     Level,
     Message,
-    Model,
     Operator,
     Problem,
     Sampling,
@@ -49,129 +52,24 @@ from harness.types import (
 from harness.workflow import WorkflowLimits, execute
 
 ATTEMPTS = 5  # requests for one call before its sample is given up
-BACKOFF_S = 1.0  # doubled each time, with jitter; a server's Retry-After counts for more
-BACKOFF_MAX_S = 60.0
+LIMITED_ATTEMPTS = 20  # the same for 429, after which all requests wait until the pacer lets one go
 RETRY_AFTER_MAX_S = 600.0  # a server that wants a longer pause gets none: the sample is given up
-
-
-def unknown_sum(values: Iterable[float | None]) -> float | None:
-    """The sum, or None as soon as one part is unknown."""
-    total: float = 0
-    for value in values:
-        if value is None:
-            return None
-        total += value
-    return total
-
-
-@dataclass
-class Budget:
-    """What a run may spend, all its processes together; None is no limit. Checked before each
-    request, so the overspend is at most what was in flight."""
-
-    usd: float | None = None
-    tokens: int | None = None
-    minutes: float | None = None
-    spent_usd: float = 0.0
-    spent_tokens: int = 0
-    spent_minutes: float = 0.0  # by earlier processes
-    started: float = field(default_factory=time.monotonic)
-
-    def resume(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Take over what earlier processes of the run spent, from their journal."""
-        began: float | None = None
-        last = 0.0
-        for record in records:
-            if record["kind"] == "session" and record["event"] == "start":
-                self.spent_minutes += (last - began) / 60 if began is not None else 0.0
-                began = record["at"]
-            elif record["kind"] == "call" and record["error"] is None:
-                self.spent_tokens += record["prompt_tokens"] or 0
-                self.spent_tokens += record["completion_tokens"] or 0
-                self.spent_usd += record["cost_usd"] or 0.0
-            last = record["at"]
-        self.spent_minutes += (last - began) / 60 if began is not None else 0.0
-
-    def check(self) -> None:
-        """Raise BudgetReached once a limit is spent."""
-        minutes = self.spent_minutes + (time.monotonic() - self.started) / 60
-        for name, spent, limit in (
-            ("--budget-usd", self.spent_usd, self.usd),
-            ("--budget-tokens", self.spent_tokens, self.tokens),
-            ("--budget-minutes", minutes, self.minutes),
-        ):
-            if limit is not None and spent >= limit:
-                raise BudgetReached(
-                    f"{name} {limit:g} is spent; the same command with more of it goes on"
-                )
-
-    def left_s(self) -> float:
-        """Seconds that --budget-minutes leaves."""
-        if self.minutes is None:
-            return float("inf")
-        return 60 * (self.minutes - self.spent_minutes) - (time.monotonic() - self.started)
-
-    def spend(self, completion: Completion, cost_usd: float | None) -> None:
-        """Count one answer. Raises BudgetReached when what a limit counts is not known."""
-        tokens = unknown_sum((completion.prompt_tokens, completion.completion_tokens))
-        if tokens is None and self.tokens is not None:
-            raise BudgetReached(
-                "the server reports no token counts, so --budget-tokens cannot hold; "
-                "use --budget-minutes"
-            )
-        if cost_usd is None and self.usd is not None:
-            raise BudgetReached(
-                "the price of a call is unknown, so --budget-usd cannot hold; use --budget-tokens"
-            )
-        self.spent_tokens += int(tokens or 0)
-        self.spent_usd += cost_usd or 0.0
-
-
-class Gate:
-    """Admits requests to one model: `connections` at once, but one alone until it has answered.
-
-    So a wrong key or name costs one request, however many samples are waiting.
-    """
-
-    def __init__(self, model: Model, connections: int | None = None) -> None:
-        self.model = model
-        self.connections = connections or model.connections
-        self._slots = asyncio.Semaphore(self.connections)
-        self.answered = False  # in this process; set by the caller with the first completion
-        self.proven = False  # in this run: set when an earlier process had an answer
-        self._first = asyncio.Lock()
-        self._refused: ModelRefused | None = None
-
-    @contextlib.asynccontextmanager
-    async def admit(self) -> AsyncIterator[None]:
-        """Wait for a slot. Raises ModelRefused at once when an earlier request was refused."""
-        async with self._slots:
-            alone = not self.answered
-            if alone:
-                await self._first.acquire()
-                if self.answered:  # while this one waited
-                    self._first.release()
-                    alone = False
-            try:
-                if self._refused:
-                    raise self._refused
-                yield
-            except RequestRejected as error:
-                if self.answered or self.proven:
-                    raise
-                # nothing has succeeded: whatever is wrong is wrong with every request
-                self._refused = ModelRefused(f"the first request was rejected: {error}")
-                raise self._refused from error
-            except ModelRefused as error:
-                self._refused = error
-                raise
-            finally:
-                if alone:
-                    self._first.release()
 
 
 class _Cancelled(ModelError):
     kind = "cancelled"
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one answer cost here, and what it costs when it is asked for. None: unknown."""
+
+    fresh_usd: float | None
+    cached: bool = False
+
+    @property
+    def paid_usd(self) -> float | None:
+        return 0.0 if self.cached else self.fresh_usd
 
 
 @dataclass
@@ -179,16 +77,39 @@ class Totals:
     """What one sample has used. None: some part is unknown."""
 
     calls: int = 0
+    cached_calls: int = 0  # of these, answered without paying
     prompt_tokens: float | None = 0
     completion_tokens: float | None = 0
-    cost_usd: float | None = 0.0
+    cost_usd: float | None = 0.0  # paid
+    fresh_cost_usd: float | None = 0.0  # as if nothing had been answered from a cache
     rounds: int = 0
 
-    def add(self, completion: Completion, cost_usd: float | None) -> None:
+    def add(self, completion: Completion, price: Price) -> None:
         self.calls += 1
+        self.cached_calls += price.cached
         self.prompt_tokens = unknown_sum((self.prompt_tokens, completion.prompt_tokens))
         self.completion_tokens = unknown_sum((self.completion_tokens, completion.completion_tokens))
-        self.cost_usd = unknown_sum((self.cost_usd, cost_usd))
+        self.cost_usd = unknown_sum((self.cost_usd, price.paid_usd))
+        self.fresh_cost_usd = unknown_sum((self.fresh_cost_usd, price.fresh_usd))
+
+    def lose(self, cost_usd: float | None) -> None:
+        """A request was given up in flight: what it took is unknown, unless it was free."""
+        self.prompt_tokens = self.completion_tokens = None
+        if cost_usd != 0:
+            self.cost_usd = self.fresh_cost_usd = None
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call as asked: who, what, how, and the fields that all its records share."""
+
+    role: str
+    gate: Gate
+    chat: Sequence[Message]
+    settings: Sampling
+    seed: int | None
+    about: About
+    record: dict[str, Any]
 
 
 class Stopwatch:
@@ -254,7 +175,7 @@ class Paid:
     """A reply that an earlier process of this run already paid for."""
 
     completion: Completion
-    cost_usd: float | None
+    price: Price
     ended_at: float  # unix seconds
     latency_s: float
 
@@ -281,8 +202,10 @@ class Recorded:
                     record["finish"],
                 )
                 key = record["result_key"], record["request_sha"], record.get("occurrence", 0)
+                cached = bool(record.get("cached"))
+                fresh = record["fresh_cost_usd"] if cached else record["cost_usd"]
                 self._replies[key] = Paid(
-                    completion, record["cost_usd"], record["at"], record["latency_s"]
+                    completion, Price(fresh, cached), record["at"], record["latency_s"]
                 )
 
     def take(self, result_key: str, request_sha: str, occurrence: int) -> Paid | None:
@@ -305,6 +228,8 @@ class SampleContext:
     sandbox: Sandbox
     budget: Budget
     recorded: Recorded
+    replies: ReplyCache
+    expected: dict[str, Expectation]  # by role, what its next request will take
     feedback_tests: Sequence[str]  # each as text; only a level that may see it gets it
     run_tests: Callable[[str], Awaitable[Report]]  # runs them on a program
     workflow_limits: WorkflowLimits = field(default_factory=WorkflowLimits)
@@ -361,90 +286,120 @@ class SampleContext:
         chat: list[Message] = [{"role": m["role"], "content": clean(m["content"])} for m in given]
         settings = replace(self.sampling[role], **sampling)
         gate = self.gates[role]
-        request = {"model": gate.model.name, "messages": chat, "sampling": asdict(settings)}
-        text = canonical(request)
+        question = {"messages": chat, "sampling": settings.as_dict()}
+        text = canonical({"model": gate.model.name, **question})
         occurrence = self._asked[text]
         self._asked[text] += 1
-        seed = self._draw(text, occurrence) if settings.temperature > 0 else None
+        seed = self._draw(canonical(question), occurrence) if settings.temperature > 0 else None
         request_sha = digest(text)
         self._call_no += 1
         call_no = self._call_no
         paid = self.recorded.take(self.result_key, request_sha, occurrence)
         if paid is not None:
-            self.totals.add(paid.completion, paid.cost_usd)
+            self.totals.add(paid.completion, paid.price)
             self.stopwatch.add(paid.ended_at - paid.latency_s, paid.ended_at)
             return paid.completion
         self.journal.artifact(text)
-        common = {
-            **self._key(),
-            "call_no": call_no,
-            "round": self.round,
-            "role": role,
-            "model": gate.model.name,
-            "request_sha": request_sha,
-            "occurrence": occurrence,
-            "temperature": settings.temperature,
-            "seed": seed,
-            "max_tokens": settings.max_tokens,
-        }
-        for attempt in range(1, ATTEMPTS + 1):
-            with self.stopwatch.turn() as begin:
-                async with gate.admit():
-                    begin()
-                    outcome = await self._attempt(
-                        gate, chat, settings, {**common, "attempt": attempt}
-                    )
-            if isinstance(outcome, Completion):
-                return outcome
-            if attempt == ATTEMPTS:
-                raise outcome
-            asked_s = outcome.retry_after_s
-            if asked_s is not None and asked_s > min(RETRY_AFTER_MAX_S, self.budget.left_s()):
-                raise outcome
-            await asyncio.sleep(self._backoff_s(attempt) if asked_s is None else asked_s)
-        raise AssertionError("unreachable")
+        call = _Call(
+            role=role,
+            gate=gate,
+            chat=chat,
+            settings=settings,
+            seed=seed,
+            about=About(self.problem.problem_id, self.sample, role, occurrence),
+            record={
+                **self._key(),
+                "call_no": call_no,
+                "round": self.round,
+                "role": role,
+                "model": gate.model.name,
+                "request_sha": request_sha,
+                "occurrence": occurrence,
+                "temperature": settings.temperature,
+                "seed": seed,
+                "max_tokens": settings.max_tokens,
+            },
+        )
+        if not gate.model.cacheable:
+            return (await self._request(call)).completion
+        # where equal requests get equal answers, one answer serves them all
+        draw = () if gate.model.repeats else (self.seed, self.sample, occurrence)
+        key = reply_key(gate.identity, chat, settings, seed, draw)
+        async with contextlib.AsyncExitStack() as stack:
+            with self.stopwatch.turn():  # until nobody else is asking the same
+                held = self.replies.claim(key, model=gate.model.name)
+                claim = await stack.enter_async_context(held)
+            if claim.kept is not None:
+                return self._take(call, claim.kept)
+            kept = await self._request(call)
+            claim.keep(kept)
+            return kept.completion
 
-    async def _attempt(
-        self, gate: Gate, chat: Sequence[Message], settings: Sampling, record: dict[str, Any]
-    ) -> Completion | ModelUnavailable:
-        """One request, journaled. A failure that is worth another attempt is returned."""
+    def _take(self, call: _Call, kept: Kept) -> Completion:
+        """Account for an answer that another run paid for."""
+        price = Price(call.gate.model.price(kept.completion), cached=True)
+        self._journal_call({**call.record, "attempt": 1}, kept.completion, price, kept.latency_s)
+        self.totals.add(kept.completion, price)
+        self.stopwatch.add(kept.asked_at - kept.latency_s, kept.asked_at)
+        return kept.completion
+
+    async def _request(self, call: _Call) -> Kept:
+        """Ask until there is an answer, within the budget. Raises as `ask`."""
+        model, expected = call.gate.model, self.expected[call.role]
+        prompt, completion = expected.of(call.chat, call.settings)
+        likely = Completion("", prompt, completion)
+        usd = 0.0 if model.recorded or self.budget.usd is None else model.price(likely)
+        failed = limited = 0
+        async with contextlib.AsyncExitStack() as stack:
+            with self.stopwatch.turn():
+                held = self.budget.reserve(prompt + completion, usd)
+                await stack.enter_async_context(held)
+            while True:
+                try:
+                    with self.stopwatch.turn() as begin:
+                        async with call.gate.admit(prompt + completion) as turn:
+                            begin()
+                            kept = await self._attempt(call, failed + limited + 1)
+                            turn.answered(kept.completion, kept.latency_s)
+                            return kept
+                except ModelUnavailable as error:
+                    busy = isinstance(error, RateLimited)
+                    failed, limited = failed + (not busy), limited + busy
+                    if failed == ATTEMPTS or limited == LIMITED_ATTEMPTS:
+                        raise
+                    asked_s = error.retry_after_s
+                    if asked_s is not None and asked_s > min(
+                        RETRY_AFTER_MAX_S, self.budget.left_s()
+                    ):
+                        raise
+                if not busy:  # else the gate holds all requests back
+                    await asyncio.sleep(backoff_s(failed) if asked_s is None else asked_s)
+
+    async def _attempt(self, call: _Call, number: int) -> Kept:
+        """One request, journaled whatever comes of it."""
         self.budget.check()
+        model, record = call.gate.model, {**call.record, "attempt": number}
         began = time.monotonic()
         try:
-            completion = await gate.model.complete(
-                chat,
-                max_tokens=settings.max_tokens,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                seed=record["seed"],
+            completion = await model.complete(
+                call.chat, call.settings, seed=call.seed, about=call.about
             )
         except asyncio.CancelledError:
             self._journal_error(record, _Cancelled("given up in flight"), time.monotonic() - began)
-            self._lose(gate.model, chat, settings)
+            cost = self.budget.lose(model, call.chat, call.settings)
+            self.totals.lose(cost)
             raise
         except (ModelRefused, RequestRejected, ModelUnavailable) as error:
             self._journal_error(record, error, time.monotonic() - began)
-            if isinstance(error, ModelUnavailable):
-                return error
             raise
-        gate.answered = True
-        cost = gate.model.price(completion)
-        self._journal_call(record, completion, cost, time.monotonic() - began)
-        self.totals.add(completion, cost)
-        self.budget.spend(completion, cost)
-        return completion
-
-    def _lose(self, model: Model, chat: Sequence[Message], settings: Sampling) -> None:
-        """Account for a request whose answer nobody waits for: its tokens and dollars are unknown.
-
-        The budget is charged the most that it can be: a token for each character, a full reply.
-        """
-        most = Completion("", sum(len(m["content"]) for m in chat), settings.max_tokens)
-        cost = model.price(most)
-        self.totals.prompt_tokens = self.totals.completion_tokens = None
-        self.totals.cost_usd = self.totals.cost_usd if cost == 0 else None
-        self.budget.spent_tokens += (most.prompt_tokens or 0) + (most.completion_tokens or 0)
-        self.budget.spent_usd += cost or 0.0
+        latency_s = time.monotonic() - began
+        price = Price(model.price(completion), cached=model.recorded)
+        self._journal_call(record, completion, price, latency_s)
+        self.totals.add(completion, price)
+        self.expected[call.role].learn(call.chat, completion)
+        if not price.cached:
+            self.budget.spend(completion, price.paid_usd)
+        return Kept(completion, time.time(), latency_s)
 
     def is_greedy(self, role: str = "worker") -> bool:
         """Whether equal requests to this role get equal answers."""
@@ -455,13 +410,8 @@ class SampleContext:
         parts = f"{self.seed}/{self.problem.problem_id}/{self.sample}/{occurrence}/{request}"
         return int(digest(parts)[:8], 16) >> 1
 
-    @staticmethod
-    def _backoff_s(attempt: int) -> float:
-        longest: float = min(BACKOFF_S * 2.0 ** (attempt - 1), BACKOFF_MAX_S)
-        return longest * random.uniform(0.5, 1.0)
-
     def _journal_call(
-        self, record: dict[str, Any], completion: Completion, cost: float | None, latency_s: float
+        self, record: dict[str, Any], completion: Completion, price: Price, latency_s: float
     ) -> None:
         self.journal.write(
             "call",
@@ -474,7 +424,9 @@ class SampleContext:
             finish=completion.finish,
             served_by=completion.model,
             ignored=list(completion.ignored),
-            cost_usd=cost,
+            cached=price.cached,
+            cost_usd=price.paid_usd,
+            fresh_cost_usd=price.fresh_usd,
             latency_s=round(latency_s, 3),
             error=None,
             error_kind=None,
@@ -485,7 +437,8 @@ class SampleContext:
         self.journal.write(
             "call",
             **record,
-            **dict.fromkeys((*unknown, "response_sha", "finish", "cost_usd")),
+            **dict.fromkeys((*unknown, "response_sha", "finish", "cost_usd", "fresh_cost_usd")),
+            cached=False,
             latency_s=round(latency_s, 3),
             error=str(error),
             error_kind=error.kind,

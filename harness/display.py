@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from harness.benchmarks import reasons
+from harness.forecast import compared, difference, forecast, words
 from harness.lockdown import layers_line
 from harness.metrics import count, dollars, duration, percent
+from harness.show import kinds_line, paid_line
 from harness.types import Verdict
 
 if TYPE_CHECKING:
     from harness.api import Plan, Summary
+    from harness.past import Past
     from harness.run import Progress, Row
 
 LINE_EVERY_S = 10.0  # without a terminal, a line at most this often
@@ -46,8 +50,11 @@ class Display:
     def say(self, line: str) -> None:
         self.console.print(line, markup=False)
 
-    def plan(self, plan: Plan) -> None:
-        """The first lines: what runs, what was chosen for you, what all of it would cost."""
+    def plan(self, plan: Plan, past: Past | None = None) -> None:
+        """The first lines: what runs, what was chosen for you, what all of it would cost.
+
+        `past` is what earlier runs tell (`forecast.read_past`); without it calls are typical ones.
+        """
         roles = ", ".join(f"{role} {model.name}" for role, model in plan.models.items())
         knobs = " ".join(f"{name}={value}" for name, value in plan.knobs.items())
         self.say(f"{plan.method.name} on {plan.benchmark.name}: {_ids(plan)}; {roles}")
@@ -59,9 +66,17 @@ class Display:
             self.say(f"  {note}")
         if plan.greedy and plan.knobs.get("evals", 1) > 1:
             self.say("  the worker is greedy, so evaluations of one workflow are one: it runs once")
-        self.say(f"  this run: {_cost(plan)}")
+        found = forecast(plan, past=past)
+        self.say(f"  this run: {words(found)}")
+        if limits := _limits(plan):
+            self.say(f"  it stops at {limits}")
+        if not plan.first_look:
+            self.say(f"  {difference(found)}")
+        self.say(f"  (as asked anew; {found.basis})")
         if len(plan.items) < plan.everything or plan.knobs != plan.full_knobs:
-            self.say(f"  all {plan.everything} problems: {_cost(plan, full=True)}")
+            every = forecast(plan, past=past, full=True)
+            self.say(f"  all {plan.everything} problems: {words(every)}")
+            self.say(f"  {difference(every)}")
             self.say(f"  to start that: {plan.full_command()}")
 
     def __enter__(self) -> Display:
@@ -101,17 +116,20 @@ class Display:
         progress = self._progress
         if progress is None:
             return Text("starting ...")
+        calls, cached = progress.calls, progress.cached_calls
         parts = [
             f"{len(progress.rows)}/{progress.total}",
             f"pass@1 {score(progress.estimate())}",
-            f"{progress.calls} calls",
+            f"{calls:,} calls" + (f" ({percent(cached / calls, 0)}% cached)" if cached else ""),
             f"{count(progress.tokens)} tokens",
             dollars(progress.total_of("cost_usd")),
             f"{duration(progress.elapsed_s)} gone",
             f"{duration(progress.eta_s)} left",
         ]
+        if progress.flight:
+            parts.append(progress.flight)
         if progress.invalid:
-            parts.insert(2, f"{progress.invalid} errored")
+            parts.insert(2, f"errored: {kinds_line(progress.error_kinds)}")
         return Text("  ".join(parts))
 
     def summary(self, summary: Summary) -> None:
@@ -131,18 +149,16 @@ class Display:
             str(summary.plan.level),
             f"{progress.calls} ({per_problem:.1f} each)",
             count(progress.tokens),
-            dollars(progress.total_of("cost_usd")),
+            dollars(progress.total_of("fresh_cost_usd")),
             duration(sum(row["wall_s"] for row in progress.rows.values())),
         )
         self.console.print(table)
-        kinds: dict[str, int] = {}
-        for row in progress.rows.values():
-            kinds[row["verdict"]] = kinds.get(row["verdict"], 0) + 1
+        verdicts = Counter(row["verdict"] for row in progress.rows.values())
         if summary.plan.benchmark.custom:
             self.say("custom data: its rows match no pinned file")
         if summary.plan.first_look:
             self.say("a first look at chosen problems: the board ranks no such run")
-        self.say("verdicts: " + ", ".join(f"{k} {n}" for k, n in sorted(kinds.items())))
+        self.say("verdicts: " + ", ".join(f"{k} {n}" for k, n in sorted(verdicts.items())))
         if summary.plan.config.protocol != "none":
             fresh = progress.overlap_free()
             self.say(f"on hidden tests that no feedback test repeats: {score(fresh)} problems")
@@ -153,10 +169,16 @@ class Display:
             self.say(reasons(summary.plan.left_out))
         if progress.invalid:
             low, high = estimate.floor, estimate.ceiling
-            bounds = "" if low is None or high is None else f" ({percent(low)} to {percent(high)}%)"
-            self.say(
-                f"{progress.invalid} errored and are in no mean{bounds}; the same command retries"
+            bounds = (
+                "unknown" if low is None or high is None else f"{percent(low)} to {percent(high)}%"
             )
+            kinds = kinds_line(progress.error_kinds)
+            self.say(
+                f"{progress.invalid} errored ({kinds}) and are in no mean; graded, they could "
+                f"make it {bounds}; the same command retries"
+            )
+        for line in _spent(summary):
+            self.say(line)
         if summary.reason:
             self.say(f"stopped: {summary.reason}")
         self.say(f"run {summary.run_id}")
@@ -173,16 +195,42 @@ def _ids(plan: Plan) -> str:
     return f"{len(ids)} of {plan.everything} problems ({named})"
 
 
-def _cost(plan: Plan, *, full: bool = False) -> str:
-    calls = ", ".join(
-        f"{low:,} {role} calls" if low == high else f"{low:,} to {high:,} {role} calls"
-        for role, (low, high) in plan.calls(full=full).items()
-    )
-    estimate = plan.minutes(full=full)
-    if estimate is None:
-        return calls
-    low, high = (duration(60 * m) for m in estimate)
-    return f"{calls}; about {low}" + ("" if low == high else f" to {high}") + " here"
+def _limits(plan: Plan) -> str:
+    """The budgets of a run in words; empty where it has none."""
+    config = plan.config
+    parts = [
+        dollars(config.budget_usd) if config.budget_usd is not None else "",
+        f"{config.budget_tokens:,} tokens" if config.budget_tokens is not None else "",
+        f"{config.budget_minutes:g} min" if config.budget_minutes is not None else "",
+    ]
+    return " or ".join(part for part in parts if part)
+
+
+def _spent(summary: Summary) -> Iterator[str]:
+    """What was paid of the price, what of a budget is spent, and what had been predicted."""
+    progress = summary.progress
+    paid, fresh = progress.total_of("cost_usd"), progress.total_of("fresh_cost_usd")
+    if line := paid_line(paid, fresh, progress.cached_calls, progress.calls):
+        yield line
+    budget, spent = summary.budget, []
+    if budget.usd is not None:
+        spent.append(f"{dollars(budget.spent_usd)} of {dollars(budget.usd)}")
+    if budget.tokens is not None:
+        spent.append(f"{budget.spent_tokens:,} of {budget.tokens:,} tokens")
+    if budget.minutes is not None:
+        spent.append(f"{budget.minutes - budget.left_s() / 60:.1f} of {budget.minutes:g} min")
+    if spent:
+        yield f"budget spent: {', '.join(spent)}"
+    if summary.forecast is not None and summary.status in ("complete", "partial"):
+        line = compared(
+            summary.forecast,
+            calls=progress.calls,
+            tokens=progress.tokens,
+            usd=fresh,
+            wall_s=summary.wall_s,
+        )
+        resumed = f" ({progress.resumed} samples were done before)" if progress.resumed else ""
+        yield line + resumed
 
 
 @contextlib.contextmanager

@@ -5,6 +5,14 @@ expected, what was found and what to do; they never hold a key.
 """
 
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.types import Limits
+
+
 class HarnessError(Exception):
     """Base of every error that the harness raises on purpose; `exit_code` is the CLI's."""
 
@@ -49,13 +57,22 @@ class RequestRejected(ModelError):
 
 
 class ModelUnavailable(ModelError):
-    """429, 5xx, time-outs, cut connections: worth another attempt after `retry_after_s`."""
+    """5xx, time-outs, cut connections: worth another attempt after `retry_after_s`."""
 
     kind = "unavailable"
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after_s: float | None = None, limits: Limits | None = None
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.limits = limits  # what the server's headers told beside the refusal
+
+
+class RateLimited(ModelUnavailable):
+    """429: too much at once. Nothing is wrong with the request; all wait, then it is sent again."""
+
+    kind = "rate_limited"
 
 
 class BudgetReached(HarnessError):

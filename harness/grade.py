@@ -204,11 +204,12 @@ class Grader:
         Raises SandboxError when our side broke: the sample is then `invalid`, not wrong.
         """
         report = await self._run(problem, oracle, oracle.tests, code, stop_early=True)
-        if oracle.fresh is None:
+        rest = oracle.fresh()
+        if rest is None:
             return report
-        if oracle.fresh is oracle.tests or report.verdict is Verdict.PASSED:
+        if rest is oracle.tests or report.verdict is Verdict.PASSED:
             return replace(report, fresh=report.verdict)
-        fresh = await self._run(problem, oracle, oracle.fresh, code, stop_early=True)
+        fresh = await self._run(problem, oracle, rest, code, stop_early=True)
         return replace(report, fresh=fresh.verdict)
 
     async def run_tests(self, problem: Problem, oracle: Oracle, tests: Tests, code: str) -> Report:

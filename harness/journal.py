@@ -9,14 +9,17 @@ Records (`kind`, and `at` = unix seconds, in all of them; texts stand once, by S
 - `session`: `event` start|end, `status` running|complete|partial|interrupted|budget|refused|failed;
   a start says `problems` and `samples` asked for, how many are `resumed`, and with what they are
   made: `sandbox`, `commit`, `dirty`, `versions`, `command`, `limit`, `n_samples`; `asked` lists
-  the ids of the problems
+  the ids of the problems, `config` holds all of `harness.api.Config`, `forecast` what the session
+  was expected to take; an end says `served_by`, the ids that servers reported, by model
 - `artifact`: `sha256`, `text`
 - `call`: one request to a model, failed attempts too: `result_key`, `problem_id`, `sample`,
   `call_no` (1-based, of the sample), `attempt` (1-based), `round` (null outside of rounds),
   `occurrence` (0-based, among equal requests of the sample),
   `role`, `model`, `request_sha` (JSON of messages and sampling), `response_sha`,
   `prompt_tokens`, `completion_tokens`, `cached_tokens`, `reasoning_tokens`, `temperature`, `seed`,
-  `max_tokens`, `cost_usd` (null: unknown), `latency_s`, `finish`, `error`, `error_kind`
+  `max_tokens`, `cached` (answered without paying: by the reply cache or a recording), `cost_usd`
+  (paid; null: unknown), `fresh_cost_usd` (the price when it is not cached), `latency_s` (of a
+  cached one: what the answer took when it was paid for), `finish`, `error`, `error_kind`
   (`cancelled`: given up while in flight; what the provider bills for it is not known)
 - `feedback`: `result_key`, `problem_id`, `sample`, `round`, `code_sha`, `passed`, `total`,
   `verdict`, `errors`
@@ -29,8 +32,9 @@ Records (`kind`, and `at` = unix seconds, in all of them; texts stand once, by S
 - `result`: one graded sample: `result_key`, `problem_id`, `sample`, `verdict`, `detail`, `fresh`
   (verdict on the hidden tests that no feedback test repeats; null: none is left), `base`, `plus`
   (null where the suite does not have both), `solution_sha`, `prompt_tokens`,
-  `completion_tokens`, `calls`, `rounds`, `cost_usd`, `wall_s`, `grade_s`, `feedback_passed`,
-  `feedback_total`, `error_kind`. The last one of a key holds.
+  `completion_tokens`, `calls`, `cached_calls`, `rounds`, `cost_usd` (paid), `fresh_cost_usd`,
+  `price_table`, `wall_s`, `grade_s`, `feedback_passed`, `feedback_total`, `error_kind`. The last
+  one of a key holds.
 """
 
 from __future__ import annotations

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.benchmarks import Item, described
-from harness.context import Budget, Gate, Recorded, SampleContext, unknown_sum
+from harness.budget import Budget, Expectation, unknown_sum
+from harness.context import Recorded, SampleContext
 from harness.errors import BudgetReached, ModelError, ModelRefused, SandboxError
 from harness.grade import Grader, Report
 from harness.journal import Journal, canonical, digest, read_run
 from harness.metrics import Estimate, pass_at_1
+from harness.pacing import Gate
+from harness.replies import ReplyCache
 from harness.types import Cases, Level, Method, Sampling, Verdict
 from harness.workflow import WorkflowLimits
 
 Row = dict[str, Any]
+GRADED = 2  # samples that may be graded beside those that are asked for
+ROOM_S = 0.1  # how often it is looked at whether more samples may begin
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,8 @@ class Job:
     n_samples: int
     seed: int
     sampling: Mapping[str, Sampling]
-    in_flight: int
+    in_flight: int | None  # samples at once; None: as many as the models' connections allow
+    price_table: str  # what prices come from, with its version
     workflow_limits: WorkflowLimits = field(default_factory=WorkflowLimits)
     session: Mapping[str, Any] = field(default_factory=dict)  # facts for the session's record
 
@@ -60,6 +67,7 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
     finished_now: int = 0
     live: dict[str, SampleContext] = field(default_factory=dict)
+    gates: Sequence[Gate] = ()
 
     def outcomes(self) -> dict[str, list[bool | None]]:
         """{problem: passed of each sample}; None where the sample is invalid."""
@@ -94,10 +102,34 @@ class Progress:
         live = sum(context.totals.calls for context in list(self.live.values()))
         return sum(int(row["calls"]) for row in list(self.rows.values())) + live
 
+    @property
+    def cached_calls(self) -> int:
+        """How many of these were answered without paying."""
+        live = sum(context.totals.cached_calls for context in list(self.live.values()))
+        return sum(row.get("cached_calls") or 0 for row in list(self.rows.values())) + live
+
+    @property
+    def error_kinds(self) -> dict[str, int]:
+        """How many samples ended without a verdict, by what went wrong."""
+        kinds: dict[str, int] = {}
+        for row in list(self.rows.values()):
+            if row["verdict"] == Verdict.INVALID:
+                kind = row["error_kind"] or "unknown"
+                kinds[kind] = kinds.get(kind, 0) + 1
+        return dict(sorted(kinds.items()))
+
+    @property
+    def flight(self) -> str:
+        """What is being asked at this moment, and what holds the rest back."""
+        return "; ".join(gate.status for gate in self.gates)
+
     def total_of(self, name: str) -> float | None:
         """The sum of a column over results and running samples; None when some part is unknown."""
         live = (getattr(context.totals, name) for context in list(self.live.values()))
-        return unknown_sum((*(row[name] for row in list(self.rows.values())), *live))
+        rows = list(self.rows.values())
+        if name == "fresh_cost_usd":  # rows of older journals paid for everything
+            return unknown_sum((*(row.get(name, row["cost_usd"]) for row in rows), *live))
+        return unknown_sum((*(row[name] for row in rows), *live))
 
     @property
     def tokens(self) -> float | None:
@@ -118,6 +150,7 @@ class Progress:
 Listener = Callable[[Progress, Row | None], None]
 
 
+@functools.cache
 def source_digest(*files: Path) -> str:
     """A digest of programs, comments and layout aside: editing a comment is not a new method."""
     trees = [ast.dump(ast.parse(file.read_text())) for file in files]
@@ -130,13 +163,18 @@ async def run(
     gates: Mapping[str, Gate],
     grader: Grader,
     budget: Budget,
+    replies: ReplyCache,
     journal: Journal,
     listen: Listener,
+    resume_budget: bool = True,
+    closing: Callable[[], Mapping[str, Any]] = dict,
 ) -> tuple[Progress, str, str | None]:
     """Run what is left of a job; (progress, status, why it stopped early).
 
-    The status is complete, partial (some samples are invalid) or budget. Raises ModelRefused, and
-    what the operating system or a bug raises; the journal then holds all that was finished.
+    The status is complete, partial (some samples are invalid) or budget. `resume_budget` is False
+    where the budget knows already what earlier processes spent; `closing` gives more fields for the
+    session's end. Raises ModelRefused, and what the operating system or a bug raises; the journal
+    then holds all that was finished.
     """
     records = [record for record in read_run(job.run_dir) if _whole(record)]
     asked = [(item, k) for item in job.items for k in range(job.n_samples)]
@@ -144,12 +182,14 @@ async def run(
     done = {
         r["result_key"]: r for r in records if r["kind"] == "result" and r["result_key"] in keys
     }
-    progress = Progress(len(keys))
+    each = list({id(gate): gate for gate in gates.values()}.values())
+    progress = Progress(len(keys), gates=each)
     progress.rows = {k: r for k, r in done.items() if r["verdict"] != Verdict.INVALID}
     progress.resumed = len(progress.rows)
     open_keys = set(keys) - set(progress.rows)
     recorded = Recorded(r for r in records if r.get("result_key") in open_keys or "sha256" in r)
-    budget.resume(records)
+    if resume_budget:
+        budget.resume(records)
     answered = {r["model"] for r in records if r["kind"] == "call" and r["error"] is None}
     for gate in gates.values():
         gate.proven = gate.model.name in answered
@@ -167,27 +207,47 @@ async def run(
     listen(progress, None)
     todo = [keys[key] for key in keys if key in open_keys]
     todo.sort(key=lambda work: work[1])  # the first sample of every problem before the second
-    queue = iter(todo)
+    expected = {role: Expectation() for role in gates}
 
-    async def lane() -> None:
-        for item, sample in queue:
-            key = job.result_key(item, sample)
-            context = _context(job, item, sample, gates, grader, budget, journal, recorded)
-            progress.live[key] = context
-            try:
-                row = await _sample(job, item, context, grader)
-            finally:
-                await context.finish()
-                del progress.live[key]
-            journal.write("result", **row)
-            progress.rows[key] = row
-            progress.finished_now += 1
-            listen(progress, row)
+    async def one(item: Item, sample: int) -> None:
+        key = job.result_key(item, sample)
+        context = SampleContext(
+            problem=item.problem,
+            result_key=key,
+            sample=sample,
+            seed=job.seed,
+            level=job.level,
+            sampling=job.sampling,
+            gates=gates,
+            journal=journal,
+            sandbox=grader.sandbox,
+            budget=budget,
+            recorded=recorded,
+            replies=replies,
+            expected=expected,
+            feedback_tests=described(item.feedback, item.problem.entry_point),
+            run_tests=functools.partial(_drill, grader, item),
+            workflow_limits=job.workflow_limits,
+        )
+        progress.live[key] = context
+        try:
+            row = await _sample(job, item, context, grader)
+        finally:
+            await context.finish()
+            del progress.live[key]
+        journal.write("result", **row)
+        progress.rows[key] = row
+        progress.finished_now += 1
+        listen(progress, row)
+
+    def room() -> int:
+        """How many samples may be under way: as many as models answer, and some being graded."""
+        return job.in_flight or max(gate.limit for gate in each) + GRADED
 
     status, reason = "failed", None
-    lanes = [asyncio.create_task(lane()) for _ in range(max(1, min(job.in_flight, len(todo))))]
+    running: set[asyncio.Task[None]] = set()
     try:
-        await _all(lanes)
+        await _all((one(item, sample) for item, sample in todo), running, room)
         status = "partial" if progress.invalid else "complete"
     except BudgetReached as reached:
         status, reason = "budget", str(reached)
@@ -198,10 +258,12 @@ async def run(
         status = "interrupted"
         raise
     finally:
-        for task in lanes:
+        for task in running:
             task.cancel()
-        await asyncio.gather(*lanes, return_exceptions=True)
-        journal.write("session", event="end", status=status, reason=reason)
+        await asyncio.gather(*running, return_exceptions=True)
+        served = {gate.model.name: sorted(gate.served_by) for gate in each}
+        end = {"status": status, "reason": reason, "served_by": served, **closing()}
+        journal.write("session", event="end", **end)
     return progress, status, reason
 
 
@@ -221,16 +283,34 @@ def _whole(record: Row) -> bool:
     return _NEEDED.get(record["kind"], set()) <= record.keys()
 
 
-async def _all(lanes: list[asyncio.Task[None]]) -> None:
-    """Wait for every lane; raise the first failure.
+async def _all(
+    work: Iterator[Coroutine[Any, Any, None]],
+    running: set[asyncio.Task[None]],
+    room: Callable[[], int],
+) -> None:
+    """Do all of the work, `room()` pieces at once; raise the first failure.
 
-    A spent budget or a refused key meets the other lanes at their next request, so they finish what
-    is in flight (it is paid for); any other failure ends the run at once.
+    A spent budget or a refused key meets the other pieces at their next request, so they finish
+    what is in flight (it is paid for); any other failure ends the run at once. What is still under
+    way stands in `running`.
     """
-    pending = set(lanes)
     failure: BaseException | None = None
-    while pending:
-        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
+    more = True
+    while running or more:
+        while more and failure is None and len(running) < room():
+            piece = next(work, None)
+            more = piece is not None
+            if piece is not None:
+                running.add(asyncio.create_task(piece))
+        if failure is not None:
+            more = False
+        if not running:
+            break
+        # room may grow before any of these is done
+        done, _ = await asyncio.wait(
+            running, timeout=ROOM_S if more else None, return_when=asyncio.FIRST_COMPLETED
+        )
+        running -= done
         for error in (task.exception() for task in done):
             if error is not None and not isinstance(error, BudgetReached | ModelRefused):
                 raise error
@@ -239,36 +319,10 @@ async def _all(lanes: list[asyncio.Task[None]]) -> None:
         raise failure
 
 
-def _context(
-    job: Job,
-    item: Item,
-    sample: int,
-    gates: Mapping[str, Gate],
-    grader: Grader,
-    budget: Budget,
-    journal: Journal,
-    recorded: Recorded,
-) -> SampleContext:
-    async def drill(code: str) -> Report:
-        assert item.feedback is not None
-        return await grader.run_tests(item.problem, item.oracle, item.feedback, code)
-
-    return SampleContext(
-        problem=item.problem,
-        result_key=job.result_key(item, sample),
-        sample=sample,
-        seed=job.seed,
-        level=job.level,
-        sampling=job.sampling,
-        gates=gates,
-        journal=journal,
-        sandbox=grader.sandbox,
-        budget=budget,
-        recorded=recorded,
-        feedback_tests=described(item.feedback, item.problem.entry_point),
-        run_tests=drill,
-        workflow_limits=job.workflow_limits,
-    )
+async def _drill(grader: Grader, item: Item, code: str) -> Report:
+    """The feedback tests of an item, run on a program."""
+    assert item.feedback is not None
+    return await grader.run_tests(item.problem, item.oracle, item.feedback, code)
 
 
 async def _sample(job: Job, item: Item, context: SampleContext, grader: Grader) -> Row:
@@ -308,8 +362,11 @@ async def _sample(job: Job, item: Item, context: SampleContext, grader: Grader) 
         "prompt_tokens": totals.prompt_tokens,
         "completion_tokens": totals.completion_tokens,
         "calls": totals.calls,
+        "cached_calls": totals.cached_calls,
         "rounds": totals.rounds,
         "cost_usd": totals.cost_usd,
+        "fresh_cost_usd": totals.fresh_cost_usd,
+        "price_table": job.price_table,
         "wall_s": round(context.stopwatch.seconds, 3),
         "grade_s": round(grade_s, 3),
         "feedback_passed": feedback[0] if feedback else None,

@@ -105,7 +105,7 @@ def program(
     tests = oracle.tests
     if isinstance(tests, Assertions):
         setup = f"{problem.prelude}\n{tests.setup}"
-        oracle = replace(oracle, tests=replace(tests, setup=setup), fresh=None)
+        oracle = replace(oracle, tests=replace(tests, setup=setup), fresh=lambda: None)
     return replace(problem, prelude=""), oracle, code
 
 

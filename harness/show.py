@@ -10,7 +10,6 @@ import difflib
 import io
 import json
 import re
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -19,16 +18,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import StoreError, UsageError
+from harness.forecast import compared, from_dict
 from harness.journal import read_segment, segments
 from harness.metrics import Estimate, count, dollars, duration, pass_at_1, percent
 from harness.store import (
     MIXED,
     Trajectory,
+    find_run,
+    is_simulated,
+    out_option,
     plain,
     read_run_json,
     session_row,
     standing,
     trajectory,
+    with_fresh_cost,
     writer_is_gone,
 )
 
@@ -67,12 +71,12 @@ def show_run(
             out(line)
         return
     console = _console(out)
-    run_dir = _find(results_dir, run_id)
+    run_dir = find_run(results_dir, run_id)
     head = read_run_json(run_dir)
     if problem is None:
-        _print_run(console, run_dir, head, _out(results_dir))
+        _print_run(console, run_dir, head, out_option(results_dir))
         return
-    found = _trajectories(run_dir, _known_problem(run_dir, problem, _out(results_dir)))
+    found = _trajectories(run_dir, _known_problem(run_dir, problem, out_option(results_dir)))
     chosen = [t for t in found if sample in (None, t.sample)]
     if not chosen:
         drawn = ", ".join(str(t.sample) for t in found)
@@ -82,8 +86,7 @@ def show_run(
 
 
 def list_runs(results_dir: Path, out: Console | None = None) -> None:
-    """Print a line for every run: name, state, protocol, level, score so far. Oldest first."""
-
+    """Print a line for every run: name, state, what is left, protocol, score. Oldest first."""
     console = _console(out)
     runs = results_dir / "runs"
     found = [p for p in runs.iterdir() if (p / "run.json").is_file()] if runs.is_dir() else []
@@ -99,6 +102,7 @@ def list_runs(results_dir: Path, out: Console | None = None) -> None:
         rows, state = _state(run_dir, head)
         asked = state["samples_asked"]
         done = f"{len(rows)}/{asked if asked is not None else '?'}"
+        done += f", {state['samples_left']} left" if state["samples_left"] else ""
         score = score_line(_estimate(rows), *_remarks({**head, **state}))
         under = f"{head.get('protocol') or 'unknown'} {head.get('level') or 'unknown'}"
         _line(console, f"{run_dir.name}  {state['status']} {done}  {under}  {score}")
@@ -114,26 +118,6 @@ def _console(out: Console | None) -> Console:
     if out is None and not console.is_terminal:
         console.width = PIPE_WIDTH
     return console
-
-
-def _find(results_dir: Path, run_id: str) -> Path:
-    runs = results_dir / "runs"
-    known = sorted(p.name for p in runs.iterdir() if p.is_dir()) if runs.is_dir() else []
-    if run_id in known:
-        return runs / run_id
-    if not known:
-        raise UsageError(f"{run_id}: no run of that name, {runs} holds none")
-    near = difflib.get_close_matches(run_id, known, n=3, cutoff=0.4)
-    near = near or [name for name in known if run_id in name][:3] or known[-3:]
-    raise UsageError(
-        f"{run_id}: no run of that name under {runs}; near it: {', '.join(near)}; "
-        f"`python -m harness list runs{_out(results_dir)}` names all"
-    )
-
-
-def _out(results_dir: Path) -> str:
-    """The flag that a command needs to find these results, with a space before it; or nothing."""
-    return "" if results_dir == Path("results") else f" --out {shlex.quote(str(results_dir))}"
 
 
 def _known_problem(run_dir: Path, problem: str, out: str) -> str:
@@ -155,7 +139,7 @@ def _records(run_dir: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for path in segments(run_dir):
         for _, _, record in read_segment(path):
             if record is not None:
-                yield int(path.stem), record
+                yield int(path.stem), with_fresh_cost(record)
 
 
 def _trajectories(run_dir: Path, problem: str) -> list[Trajectory]:
@@ -190,7 +174,11 @@ def _print_run(console: Console, run_dir: Path, head: dict[str, Any], out: str) 
     for name, value in _words(head):
         _line(console, f"  {name:<10} {value}")
     done = f"{len(rows)} of {asked} samples" if asked is not None else f"{len(rows)} samples"
+    if left := state["samples_left"]:
+        done += f", {left} left"
     _line(console, f"  {'status':<10} {state['status']}, {done}")
+    if left and state["status"] != "running":
+        _line(console, f"  {'go on':<10} python -m harness resume {run_dir.name}{out}")
     _line(console, "")
     _line(console, score_line(_estimate(rows), *_remarks(head)))
     for line in _part_lines(rows):
@@ -198,6 +186,12 @@ def _print_run(console: Console, run_dir: Path, head: dict[str, Any], out: str) 
     counted = Counter(str(row.get("verdict")) for row in rows)
     if counted:
         _line(console, "verdicts: " + ", ".join(f"{n} {v}" for v, n in counted.most_common()))
+    kinds = Counter(str(row.get("error_kind") or "unknown") for row in rows
+                    if row.get("verdict") == "invalid")  # fmt: skip
+    if kinds:
+        _line(console, f"errors: {kinds_line(kinds)}")
+    for line in _spent_lines(rows, state):
+        _line(console, line)
     _line(console, "")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     widest = min(DETAIL_WIDTH, max(console.width - OTHER_WIDTH, 8))
@@ -209,7 +203,8 @@ def _print_run(console: Console, run_dir: Path, head: dict[str, Any], out: str) 
         name = str(row.get("problem_id")) + (f" #{row['sample']}" if row.get("sample") else "")
         detail = " ".join(str(row.get("detail") or row.get("error_kind") or "").split())
         cells = [name, str(row.get("verdict")), count(row.get("calls")), count(_tokens(row)),
-                 dollars(row.get("cost_usd")), duration(row.get("wall_s")), detail]  # fmt: skip
+                 dollars(row.get("fresh_cost_usd")), duration(row.get("wall_s")),
+                 detail]  # fmt: skip
         table.add_row(*(Text(plain(cell)) for cell in cells))
     if rows:
         console.print(table)
@@ -257,15 +252,29 @@ def _print_rounds(console: Console, run_dir: Path) -> None:
 def _state(run_dir: Path, head: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(result of every sample in the benchmark's order, what the sessions come to)."""
     last: dict[str, tuple[int, dict[str, Any]]] = {}
-    sessions = []
+    sessions: list[dict[str, Any]] = []
+    told: Any = None  # the last forecast
+    wall_s, began = 0.0, None
     for segment, record in _records(run_dir):
         if record["kind"] == "result":
             last[str(record.get("result_key"))] = segment, record
         elif record["kind"] == "session":
             with suppress(ValueError):  # a broken line, left out as the database does
-                sessions.append(session_row(segment, record))
+                session = session_row(segment, record)
+                sessions.append(session)
+                told, at = record.get("forecast") or told, session["logged_at"]
+                if session["event"] == "start":
+                    began = at
+                elif None not in (began, at):
+                    wall_s, began = wall_s + at - began, None
     found = [
-        (segment, str(row.get("problem_id")), _draw(row), row.get("verdict"))
+        (
+            segment,
+            str(row.get("problem_id")),
+            _draw(row),
+            row.get("verdict"),
+            row.get("price_table"),
+        )
         for segment, row in last.values()
     ]
     state = standing(head, sessions, found)
@@ -273,7 +282,8 @@ def _state(run_dir: Path, head: dict[str, Any]) -> tuple[list[dict[str, Any]], d
         state["status"] = "interrupted"
     rows = [row for _, row in last.values()]
     rows.sort(key=lambda r: _natural(str(r.get("problem_id")), _draw(r)))
-    return rows, {**state, "status": state["status"] or "not started"}
+    spent = {"forecast": told, "session_s": wall_s}
+    return rows, {**state, **spent, "status": state["status"] or "not started"}
 
 
 def _remarks(head: Mapping[str, Any]) -> list[str]:
@@ -281,7 +291,7 @@ def _remarks(head: Mapping[str, Any]) -> list[str]:
     mixed = str(head.get("sandbox")).startswith(MIXED)
     return [
         *(["custom data"] if head.get("custom") else []),
-        *(["simulated: says nothing about a model"] if head.get("kind") == "simulated" else []),
+        *(["simulated: says nothing about a model"] if is_simulated(head) else []),
         *(["first look, not a score"] if head.get("first_look") else []),
         *([f"not ranked: sandbox {head['sandbox']}"] if mixed else []),
     ]
@@ -303,6 +313,42 @@ def score_line(estimate: Estimate, *remarks: str) -> str:
             f"and {percent(estimate.ceiling)} % were they graded"
         )
     return line + "".join(f"  [{remark}]" for remark in remarks)
+
+
+def kinds_line(kinds: Mapping[str, int]) -> str:
+    """How many samples errored for what reason, the most frequent first."""
+    ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{number} {kind}" for kind, number in ranked)
+
+
+def paid_line(paid: float | None, fresh: float | None, cached: int, calls: int) -> str | None:
+    """What was paid of the price without kept replies; None where no call was answered by one."""
+    if not cached:
+        return None
+    line = f"{cached:,} of {calls:,} calls came from the cache"
+    return line if fresh == 0 else f"paid {dollars(paid)} of {dollars(fresh)}: {line}"
+
+
+def _spent_lines(rows: list[dict[str, Any]], state: Mapping[str, Any]) -> Iterator[str]:
+    """What all samples took, what of it was paid, and what had been predicted."""
+    if not rows:
+        return
+
+    def total(name: str) -> Any:
+        values = [row.get(name) for row in rows]
+        return None if None in values else sum(v for v in values if v is not None)
+
+    both = total("prompt_tokens"), total("completion_tokens")
+    tokens = None if None in both else sum(both)
+    calls, fresh = total("calls"), total("fresh_cost_usd")
+    yield f"took {count(calls)} calls, {count(tokens)} tokens, {dollars(fresh)}"
+    if line := paid_line(total("cost_usd"), fresh, total("cached_calls") or 0, calls or 0):
+        yield line
+    if state["forecast"] is None or state["status"] != "complete" or calls is None:
+        return
+    with suppress(ValueError):  # of a newer harness
+        told = from_dict(state["forecast"])
+        yield compared(told, calls=calls, tokens=tokens, usd=fresh, wall_s=state["session_s"])
 
 
 def verdict_line(result: Mapping[str, Any]) -> str:
@@ -451,14 +497,16 @@ def workflow_line(run: Mapping[str, Any]) -> str:
 
 
 def call_line(call: Mapping[str, Any]) -> str:
-    """A call's number, role, model, tokens, time, price and how it failed, as one line."""
+    """A call's number, role, model, tokens, time, fresh price and how it ended, as one line."""
     again = f", attempt {call['attempt']}" if (call.get("attempt") or 1) > 1 else ""
     cancelled = call.get("error_kind") == "cancelled"
     ended = " · cancelled" if cancelled else " · failed" if call.get("error") else ""
     tokens = f"{count(call.get('prompt_tokens'))} + {count(call.get('completion_tokens'))} tokens"
+    kept = " · from the cache" if call.get("cached") else ""
+    price = dollars(call.get("fresh_cost_usd", call.get("cost_usd")))
     return (
         f"call {call.get('call_no')}{again} · {call.get('role')} · {call.get('model')} · {tokens}"
-        f" · {duration(call.get('latency_s'))} · {dollars(call.get('cost_usd'))}{ended}"
+        f" · {duration(call.get('latency_s'))} · {price}{kept}{ended}"
     )
 
 

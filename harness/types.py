@@ -100,12 +100,29 @@ class Oracle:
     tests: Tests  # all official hidden tests
     reference: str  # a solution that passes
     timeout_s: float  # the official limit for all tests together
-    fresh: Tests | None = None  # those that no feedback test repeats; None when none is left
+    fresh: Callable[[], Tests | None] = field(default=lambda: None, compare=False)
+    # those that no feedback test repeats, None when none is left; found out when first asked for
 
 
 class Message(TypedDict):
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Rate limits as a server's headers told them beside one reply; None where it says nothing.
+
+    `left` are what may still be used now, and `reset_s` the seconds until all of it is back: so
+    (limit - left) / reset_s is the rate at which it comes back, whatever the server's period.
+    """
+
+    requests: float | None = None  # the most at once, with nothing used
+    requests_left: float | None = None
+    requests_reset_s: float | None = None
+    tokens: float | None = None
+    tokens_left: float | None = None
+    tokens_reset_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -120,39 +137,8 @@ class Completion:
     finish: str | None = None  # "stop", "length", ...
     model: str | None = None  # the id that the server reported
     ignored: tuple[str, ...] = ()  # settings that this model does not take, as recorded
-
-
-class Model(Protocol):
-    """A model behind any provider. One request per call: retries belong to the caller."""
-
-    name: str  # as the user wrote it: "openai/gpt-4o-mini", "local/qwen2.5-coder-0.5b-instruct"
-    connections: int  # how many requests it can usefully answer at once
-    samples_always: bool  # it takes no temperature, so it is never greedy
-
-    def identity(self) -> dict[str, Any]:
-        """What tells this model from another: name, base URL, weights digest. No key, ever."""
-        ...
-
-    def price(self, completion: Completion) -> float | None:
-        """Dollars for one completion; None when the price is unknown, 0.0 only when it is free."""
-        ...
-
-    async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_tokens: int,
-        temperature: float,
-        seed: int | None = None,
-        top_p: float | None = None,
-    ) -> Completion:
-        """Answer once.
-
-        Raises ModelRefused (permanent), RequestRejected (this request), ModelUnavailable (retry).
-        """
-        ...
-
-    async def close(self) -> None: ...
+    cache_write_tokens: int | None = None  # of the prompt, written to the provider's cache
+    limits: Limits | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -162,6 +148,76 @@ class Sampling:
     temperature: float = 0.0
     max_tokens: int = 1024
     top_p: float | None = None
+    reasoning_effort: str | None = None  # "low", "medium", ...; for models that reason
+    extra_body: Mapping[str, Any] = field(default_factory=dict)  # put into the request as it is
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain data; the last two only where given, so that digests stay."""
+        found: dict[str, Any] = {
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "top_p": self.top_p,
+        }
+        if self.reasoning_effort is not None:
+            found["reasoning_effort"] = self.reasoning_effort
+        if self.extra_body:
+            found["extra_body"] = dict(self.extra_body)
+        return found
+
+
+@dataclass(frozen=True)
+class About:
+    """What a request is for: known to the harness, never sent. Simulated models go by it."""
+
+    problem_id: str
+    sample: int
+    role: str
+    occurrence: int  # 0-based, among equal requests of the sample
+
+
+class Model(Protocol):
+    """A model behind any provider. One request per call: retries belong to the caller.
+
+    A provider subclasses it and sets what differs from these defaults.
+    """
+
+    name: str  # as the user wrote it: "openai/gpt-4o-mini", "local/qwen2.5-coder-0.5b-instruct"
+    connections: int = 16  # how many requests it can usefully answer at once, to begin with
+    most_connections: int = 200  # how far that may grow while the server keeps up
+    samples_always: bool = False  # it takes no temperature, so it is never greedy
+    repeats: bool = False  # equal greedy requests get equal answers, in every process
+    cacheable: bool = True  # its replies are worth keeping for other runs
+    recorded: bool = False  # its answers were paid for before: nothing is paid again
+    simulated: bool = False  # its answers are not a model's: never ranked, never in a paper
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this model from another: name, base URL, weights digest. No key, ever."""
+        ...
+
+    def endpoint(self) -> str:
+        """What shares one limit of connections with it: the server, or the model itself."""
+        return self.name
+
+    def price(self, completion: Completion) -> float | None:
+        """Dollars for one completion; None when the price is unknown, 0.0 only when it is free."""
+        ...
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        *,
+        seed: int | None = None,
+        about: About | None = None,
+    ) -> Completion:
+        """Answer once.
+
+        Raises ModelRefused (permanent), RequestRejected (this request), RateLimited or
+        ModelUnavailable (retry).
+        """
+        ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True)

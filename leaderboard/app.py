@@ -22,12 +22,20 @@ from harness.metrics import count, dollars, duration, percent
 from harness.show import (
     HIDDEN,
     call_line,
+    paid_line,
     request_text,
     round_line,
     verdict_line,
     workflow_line,
 )
-from harness.store import Pointer, Trajectory, current_snapshot, open_snapshot, plain
+from harness.store import (
+    Pointer,
+    Trajectory,
+    current_snapshot,
+    open_snapshot,
+    out_option,
+    plain,
+)
 from leaderboard.export import table, title
 from leaderboard.queries import (
     BoardRow,
@@ -80,7 +88,7 @@ def draw(results_dir: Path, pointer: Pointer) -> None:
         return
     problem_id, _, number = (chosen or "").rpartition(":")
     if chosen is None or not number.isdigit():
-        run_page(connection, found[0])
+        run_page(connection, results_dir, found[0])
     else:
         one = sample_trajectory(connection, results_dir, run_id, problem_id, int(number))
         sample_page(connection, found[0], one)
@@ -143,11 +151,12 @@ def board_page(connection: DuckDBPyConnection, pointer: Pointer) -> None:
         st.info("No run matches these filters.")
     for number, group in enumerate(groups(shown)):
         board_table(group, number)
-    with st.container(horizontal=True):
-        for name, kind in (("CSV", "csv"), ("Markdown", "markdown"), ("LaTeX", "latex")):
-            suffix = {"csv": "csv", "markdown": "md", "latex": "tex"}[kind]
-            text = table(connection, kind)  # type: ignore[arg-type]
-            st.download_button(f"Download {name}", text, f"board.{suffix}", type="tertiary")
+    if any(row.kind != "simulated" for row in rows):  # which no table for a paper holds
+        with st.container(horizontal=True):
+            for name, kind in (("CSV", "csv"), ("Markdown", "markdown"), ("LaTeX", "latex")):
+                suffix = {"csv": "csv", "markdown": "md", "latex": "tex"}[kind]
+                text = table(connection, kind)  # type: ignore[arg-type]
+                st.download_button(f"Download {name}", text, f"board.{suffix}", type="tertiary")
     st.caption(f"{len(rows)} runs, snapshot {pointer.seq}.")
 
 
@@ -188,7 +197,7 @@ def board_table(group: Group, number: int) -> None:
             else float(percent(row.overlap_free)),
             "Calls": row.per_sample(row.calls),
             "Tokens": row.per_sample(row.tokens),
-            "Dollars": row.cost_usd,
+            "Dollars": row.fresh_cost_usd,
             "Time": row.per_sample(row.wall_s),
             "Problems": progress(row),
             "Left out": row.left_out,
@@ -196,6 +205,7 @@ def board_table(group: Group, number: int) -> None:
             "Meta-agent": plain(row.meta) if row.meta else "none",
             "Level": row.level,
             "Errored": errored(row),
+            "Status": state(row),
             "Started": day(row.started_at),
             "Run": row.run_id,
         }
@@ -214,7 +224,9 @@ def board_table(group: Group, number: int) -> None:
             ),
             "Calls": number_column(format="%.1f", help="Model calls per sample"),
             "Tokens": number_column(format="%,.0f", help="Prompt and completion, per sample"),
-            "Dollars": number_column(format="$%.5f", width=90, help="For the whole run"),
+            "Dollars": number_column(
+                format="$%.5f", width=90, help="For the whole run, with no reply from a cache"
+            ),
             "Time": number_column(
                 format="%.1f s",
                 help="Seconds per sample, without its waits for a turn at the model",
@@ -239,6 +251,12 @@ def remark(group: Group, row: BoardRow) -> str:
     return (f" ({note})" if note else "") + star
 
 
+def state(row: BoardRow) -> str:
+    """How a run stands, and how many samples it lacks."""
+    left = f", {row.samples_left:,} left" if row.samples_left else ""
+    return f"{row.status or 'not started'}{left}"
+
+
 def errored(row: BoardRow) -> str:
     found = row.estimate
     if not found.errored:
@@ -246,10 +264,14 @@ def errored(row: BoardRow) -> str:
     return f"{found.errored} ({percent(found.floor)} – {percent(found.ceiling)})"
 
 
-def run_page(connection: DuckDBPyConnection, row: BoardRow) -> None:
+def run_page(connection: DuckDBPyConnection, results_dir: Path, row: BoardRow) -> None:
     st.button("← All runs", on_click=go, type="tertiary")
     st.title(escaped(f"{row.method} on {row.benchmark}"))
     headline(row)
+    if row.samples_left and row.status != "running":
+        st.caption("To go on with it:")
+        command = f"python -m harness resume {row.run_id}{out_option(results_dir)}"
+        st.code(plain(command), language="bash", wrap_lines=True)
     found = samples(connection, row.run_id)
     if not found:
         st.info("No sample of this run has been graded yet.")
@@ -282,7 +304,7 @@ def sample_cells(one: SampleRow) -> dict[str, Any]:
         "Verdict": f"{MARKS.get(one.verdict, '✗')} {one.verdict}",
         "Calls": one.calls,
         "Tokens": sum(known) if len(known) == 2 else None,
-        "Dollars": one.cost_usd,
+        "Dollars": one.fresh_cost_usd,
         "Time": one.wall_s,
         "Detail": " ".join(plain(one.detail or one.error_kind or "").split()),
     }
@@ -301,11 +323,13 @@ def headline(row: BoardRow) -> None:
         st.metric("Problems", progress(row), width=130)
         st.metric("Calls a sample", count(row.per_sample(row.calls)), width=130)
         st.metric("Tokens a sample", count(row.per_sample(row.tokens)), width=130)
-        st.metric("Dollars", escaped(dollars(row.cost_usd)), width=130)
+        st.metric("Dollars", escaped(dollars(row.fresh_cost_usd)), width=130)
         st.metric("Time a sample", duration(row.per_sample(row.wall_s)), width=190)
     words = [] if found.value is None else [between]
     words += [f"worker {row.worker}", f"meta-agent {row.meta or 'none'}", f"list {row.list}",
-              f"protocol {row.protocol}", f"level {row.level}", f"status {row.status}"]  # fmt: skip
+              f"protocol {row.protocol}", f"level {row.level}", f"status {state(row)}"]  # fmt: skip
+    if paid := paid_line(row.cost_usd, row.fresh_cost_usd, row.cached_calls or 0, row.calls or 0):
+        words.append(paid)
     words += [f"overlap-free {percent(row.overlap_free)}"] if row.overlap_free is not None else []
     words += [f"{row.left_out} problems left out"] if row.left_out else []
     words += ["custom data"] if row.custom else []

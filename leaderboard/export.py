@@ -1,7 +1,9 @@
 """The board as a table for a paper, a README or a spreadsheet; the numbers of `queries`.
 
-One table per ranking: rows that may not be compared never stand in one. LaTeX needs booktabs and
-nothing else; its text and the HTML's are escaped. CSV is one flat table of raw values.
+One table per ranking: rows that may not be compared never stand in one. Simulated runs are in
+none: their numbers say nothing about a model. Dollars are fresh prices, as if no reply had been
+kept. LaTeX needs booktabs and nothing else; its text and the HTML's are escaped. CSV is one flat
+table of raw values.
 """
 
 from __future__ import annotations
@@ -38,11 +40,14 @@ def table(
     """The board, or one `benchmark` of it, as text; percentages with `digits` decimals.
 
     The best complete measured row of each ranking is bold. Raises UsageError: unknown format, or
-    no row to show.
+    no row to show, simulated ones aside.
     """
     if format not in FORMATS:
         raise UsageError(f"{format}: unknown format; one of {', '.join(FORMATS)}")
-    rows = [row for row in board(connection) if benchmark in (None, row.benchmark)]
+    found = [row for row in board(connection) if benchmark in (None, row.benchmark)]
+    rows = [row for row in found if row.kind != "simulated"]
+    if found and not rows:
+        raise UsageError("nothing to export: every run is simulated, and says nothing of a model")
     if not rows:
         where = f"no run on {benchmark}" if benchmark else "no run at all"
         raise UsageError(f"nothing to export: {where}; `python -m harness eval` makes one")
@@ -77,7 +82,8 @@ def footnote(group: Group) -> str:
         f"{dates}; {', '.join(kinds)}. pass@1 in percent; n problems; Wilson interval, or "
         "Student's t over problems where they were sampled several times; overlap-free: pass@1 on "
         f"the hidden tests that no feedback test repeats, {ABSENT} where none is left; calls, "
-        "tokens and time are means per sample, dollars are for the whole run."
+        "tokens and time are means per sample; dollars are for the whole run, with no reply "
+        "taken from a cache."
     )
 
 
@@ -93,8 +99,8 @@ def cells(group: Group, row: BoardRow, digits: int = 1) -> list[str]:
         row.method + (f" ({marks})" if marks else ""), percent(found.value, digits), interval,
         ABSENT if row.overlap_free is None else percent(row.overlap_free, digits),
         count(found.problems), row.worker, row.meta or "none", row.level or "unknown",
-        count(row.per_sample(row.calls)), count(row.per_sample(row.tokens)), dollars(row.cost_usd),
-        duration(row.per_sample(row.wall_s)),
+        count(row.per_sample(row.calls)), count(row.per_sample(row.tokens)),
+        dollars(row.fresh_cost_usd), duration(row.per_sample(row.wall_s)),
     ]  # fmt: skip
 
 
@@ -180,10 +186,12 @@ def _csv(rows: Sequence[BoardRow]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     plain = ("run_id", "benchmark", "benchmark_digest", "list", "protocol", "level", "method",
              "knobs", "worker", "meta", "n_samples", "seed", "grader_version", "price_table",
-             "kind", "status", "commit", "dirty", "problems_asked", "samples_asked", "sandbox",
+             "kind", "status", "commit", "dirty", "problems_asked", "samples_asked", "samples_left",
+             "sandbox",
              "first_look", "custom", "environment", "left_out", "unranked")  # fmt: skip
     scores = ("value", "low", "high", "problems", "samples", "errored", "floor", "ceiling")
-    sums = ("overlap_free", "calls", "tokens", "cost_usd", "wall_s")
+    sums = ("overlap_free", "calls", "tokens", "fresh_cost_usd", "cost_usd", "cached_calls",
+            "wall_s")  # fmt: skip
     writer.writerow([*plain, "started_at", *(f"pass@1_{name}" for name in scores), *sums])
     for row in rows:
         started = None if row.started_at is None else _iso(row.started_at)

@@ -43,13 +43,17 @@ WITH per_problem AS (
          CASE WHEN count(calls) = count(*) THEN sum(calls) END::BIGINT AS calls,
          CASE WHEN count(prompt_tokens) = count(*) AND count(completion_tokens) = count(*)
               THEN sum(prompt_tokens + completion_tokens) END::BIGINT AS tokens,
+         CASE WHEN count(fresh_cost_usd) = count(*) THEN sum(fresh_cost_usd) END AS fresh_cost_usd,
          CASE WHEN count(cost_usd) = count(*) THEN sum(cost_usd) END AS cost_usd,
+         CASE WHEN count(cached_calls) = count(*) THEN sum(cached_calls) END::BIGINT
+           AS cached_calls,
          CASE WHEN count(wall_s) = count(*) THEN sum(wall_s) END AS wall_s
   FROM results GROUP BY run_no
 )
 SELECT runs.run_id, runs.method, runs.worker, runs.meta, runs.benchmark, runs.benchmark_digest,
        runs.list, runs.protocol, runs.level, runs.grader_version, runs.price_table, runs.kind,
        runs.status, runs.started_at, runs.n_samples, runs.problems_asked, runs.samples_asked,
+       runs.samples_left,
        runs.knobs, runs.seed, runs.sandbox, runs.commit, runs.dirty, runs.command,
        coalesce(runs.complete, false) AS complete,
        coalesce(runs.first_look, false) AS first_look,
@@ -57,8 +61,8 @@ SELECT runs.run_id, runs.method, runs.worker, runs.meta, runs.benchmark, runs.be
        coalesce(runs.needs_environment, false) AS needs_environment,
        runs.environment, runs.left_out,
        value, deviation, coalesce(problems, 0) AS problems, coalesce(graded, 0) AS graded,
-       coalesce(errored, 0) AS errored, floor, ceiling, overlap_free, calls, tokens, cost_usd,
-       wall_s
+       coalesce(errored, 0) AS errored, floor, ceiling, overlap_free, calls, tokens,
+       fresh_cost_usd, cost_usd, cached_calls, wall_s
 FROM runs LEFT JOIN scores USING (run_no) LEFT JOIN spent USING (run_no)
 ORDER BY value DESC NULLS LAST, started_at
 """
@@ -85,6 +89,7 @@ class BoardRow:
     n_samples: int | None  # draws per problem
     problems_asked: int | None  # the most that a session of the run asked for
     samples_asked: int | None
+    samples_left: int | None  # of those, without a verdict
     knobs: str  # JSON
     seed: int | None
     sandbox: str | None  # "mixed: ..." when verdicts were found in several
@@ -101,7 +106,9 @@ class BoardRow:
     overlap_free: float | None  # pass@1 on the hidden tests that no feedback test repeats
     calls: int | None
     tokens: int | None  # prompt and completion
-    cost_usd: float | None
+    fresh_cost_usd: float | None  # the price where no reply is kept: what rows are compared by
+    cost_usd: float | None  # what was paid
+    cached_calls: int | None  # answered by kept replies, so that time is not comparable
     wall_s: float | None
 
     def per_sample(self, total: float | None) -> float | None:
@@ -163,7 +170,7 @@ class SampleRow:
     rounds: int | None
     prompt_tokens: int | None
     completion_tokens: int | None
-    cost_usd: float | None
+    fresh_cost_usd: float | None
     wall_s: float | None
     grade_s: float | None
     error_kind: str | None

@@ -26,7 +26,7 @@ def oracle(body: str, timeout_s: float = 5.0) -> Oracle:
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     setup = f'SECRET = "{SECRET}"\n\ndef check(candidate):\n{lines}\n'
     tests = Assertions(("check(candidate)",), setup)
-    return Oracle(tests, reference="", timeout_s=timeout_s, fresh=tests)
+    return Oracle(tests, reference="", timeout_s=timeout_s, fresh=lambda: tests)
 
 
 SQUARE_TESTS = "assert candidate(3) == 9\nassert candidate(-2) == 4"

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.context import Budget, Gate, Recorded, SampleContext
+from harness.budget import Budget, Expectation
+from harness.context import Recorded, SampleContext
 from harness.grade import Grader, Report
 from harness.journal import Journal, read_run
 from harness.models.scripted import Replies, ScriptedModel
+from harness.pacing import Gate
+from harness.replies import ReplyCache
 from harness.types import Assertions, Level, Oracle, Problem, Sampling
 
 DOUBLE = Problem(
@@ -38,6 +41,7 @@ class Desk:
         sampling: Mapping[str, Sampling] | None = None,
         budget: Budget | None = None,
         recorded: Iterable[Mapping[str, Any]] = (),
+        kept: ReplyCache | None = None,
         seed: int = 0,
     ) -> None:
         self.models = {role: ScriptedModel(f"scripted/{role}", r) for role, r in replies.items()}
@@ -57,6 +61,8 @@ class Desk:
             sandbox=grader.sandbox,
             budget=budget or Budget(),
             recorded=Recorded(recorded),
+            replies=kept or ReplyCache(folder / "replies.sqlite", "off"),
+            expected={role: Expectation() for role in self.models},
             feedback_tests=problem.examples if level is not Level.L0 else (),
             run_tests=self.run_tests,
         )

@@ -73,7 +73,7 @@ async def test_a_debater_whose_call_fails_is_left_out(desk):
 
 
 async def test_a_debate_that_the_provider_ended_is_not_a_wrong_answer(desk, monkeypatch):
-    monkeypatch.setattr("harness.context.BACKOFF_S", 0.0)
+    monkeypatch.setattr("harness.pacing.BACKOFF_S", 0.0)
     made = desk(*[ModelUnavailable("down")] * 15)
     with pytest.raises(ModelUnavailable):
         await llm_debate.solve(DOUBLE, made.ctx)

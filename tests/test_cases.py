@@ -39,7 +39,7 @@ def oracle(
     inputs = base, plus or []
     digest = f"{reference}{inputs!r}"
     tests = Cases(inputs=lambda: inputs, digest=digest, **how)
-    return Oracle(tests, reference, timeout_s, fresh=tests)
+    return Oracle(tests, reference, timeout_s, fresh=lambda: tests)
 
 
 def returns(expression: str) -> str:
@@ -240,10 +240,10 @@ async def test_a_part_of_the_inputs_can_be_hidden_from_the_score(grader: Grader)
     assert isinstance(asked.tests, Cases)
     fresh = dataclasses.replace(asked.tests, only=(1, 2))
     report = await grader.grade(
-        SOLVE, dataclasses.replace(asked, fresh=fresh), returns("x if x > 1 else 0")
+        SOLVE, dataclasses.replace(asked, fresh=lambda: fresh), returns("x if x > 1 else 0")
     )
     assert (report.verdict, report.fresh) == (Verdict.WRONG, Verdict.PASSED)
-    none = await grader.grade(SOLVE, dataclasses.replace(asked, fresh=None), returns("x"))
+    none = await grader.grade(SOLVE, dataclasses.replace(asked, fresh=lambda: None), returns("x"))
     assert (none.verdict, none.fresh) == (Verdict.PASSED, None)
 
 

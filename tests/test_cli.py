@@ -20,7 +20,8 @@ SMALL = "local/smollm2-135m-instruct"
 
 
 def environment(**extra):
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "ANTHROPIC_"))}
+    dropped = ("OPENAI_", "ANTHROPIC_", "VLLM_", "HARNESS_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     return {**kept, **extra}
 
 
@@ -51,7 +52,7 @@ def harness(*arguments, check=None, **extra):
         (("eval", "--worker", "anthropic/claude-x"), "ANTHROPIC_API_KEY"),
         (("eval", "--no-such-flag"), "--no-such-flag"),
         (("eval", "--n-samples", "some"), "--n-samples"),
-        (("list", "wishes"), "use methods, benchmarks, models or runs"),
+        (("list", "wishes"), "use methods, benchmarks, models, suites or runs"),
         (("show", "nothing"), "nothing"),
         (("models", "pull", "magic"), "qwen2.5-coder-0.5b-instruct"),
         (("export", "--format", "pdf"), "pdf"),
@@ -64,11 +65,21 @@ def harness(*arguments, check=None, **extra):
         (("check", "magic"), "unknown benchmark 'magic'"),
         (("check", "humaneval", "--repeat", "0"), "--repeat is at least 1, not 0"),
         (("env", "magic"), "magic"),
+        (("suite", "nothing"), "no shipped suite of that name: fig4a, fig4a-local"),
+        (("resume", "nothing"), "nothing: no run of that name"),
+        (("delete", "nothing", "--yes"), "nothing: no run of that name"),
+        (("cache", "clear", "--older-than", "-1", "--yes"), "--older-than is at least 0 days"),
+        (("eval", "--sampling", "meta.magic=1"), "unknown setting 'magic': use one of extra_body"),
+        (("eval", "--cache", "maybe"), "--cache is one of off, read, on, not 'maybe'"),
+        (("eval", "--prices", "nothing.toml"), "nothing.toml"),
+        (("serve", "vllm/x"), "vllm"),
+        (("serve", "local/magic"), "qwen2.5-coder-1.5b-instruct"),
+        (("serve", "vllm/x", "--magic", "1"), "--magic"),
         (("env", "bigcodebench", "--tier", "heavy"), "heavy"),
     ],
 )
 def test_bad_input_is_one_line_on_stderr_and_exit_2(tmp_path, arguments, says):
-    takes_out = arguments[0] not in ("models", "check", "env")
+    takes_out = arguments[0] not in ("models", "check", "env", "cache", "serve")
     out = ("--out", str(tmp_path / "results")) if takes_out else ()
     done = harness(*arguments, *out, check=2)
     (line,) = done.stderr.splitlines()
@@ -101,6 +112,7 @@ def test_lists_name_what_there_is(tmp_path):
         assert name in methods
     assert "humaneval" in harness("list", "benchmarks", check=0).stdout
     assert SMALL in harness("list", "models", check=0).stdout
+    assert "table1-local" in harness("list", "suites", check=0).stdout
     assert "no runs" in harness("list", "runs", "--out", str(tmp_path), check=0).stdout
 
 
@@ -205,6 +217,74 @@ def test_ctrl_c_ends_a_score_with_130_and_leaves_nothing_running(tmp_path):
     assert not any(psutil.pid_exists(pid) for pid in below)
 
 
+STUBBORN = """
+import asyncio
+from harness import cli
+
+async def work():
+    try:
+        print('working', flush=True)
+        await asyncio.sleep(60)
+    finally:
+        print('clearing up', flush=True)
+        await asyncio.sleep(60 if %s else 0)
+
+try:
+    cli._run(work())
+except KeyboardInterrupt:
+    print('stopped in order', flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_lets_the_work_end_and_the_second_does_not_wait(number):
+    for stubborn in (False, True):
+        process = subprocess.Popen(
+            [sys.executable, "-c", STUBBORN % stubborn],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout.readline() == "working\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == "clearing up\n"
+        if stubborn:
+            process.send_signal(number)
+        process.wait(timeout=30)
+        out, errors = process.stdout.read(), process.stderr.read()
+        if stubborn:
+            assert (process.returncode, out) == (130, "")
+            assert errors == "interrupted at once: the same command goes on from here\n"
+        else:
+            assert (process.returncode, out, errors) == (0, "stopped in order\n", "")
+
+
+def test_a_second_ctrl_c_leaves_nothing_running(tmp_path):
+    sleepers = [
+        ("HumanEval/53", f"import time\ndef add(x, y): time.sleep({9 + n})") for n in range(16)
+    ]
+    path = samples_file(tmp_path / "s.jsonl", *sleepers)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "score", "-b", "humaneval", "-s", path, "--no-check"],
+        cwd=ROOT, env=environment(HARNESS_CACHE_DIR=str(tmp_path)), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not children(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(2)
+    below = children(process.pid)
+    assert below
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)  # two of one kind may arrive as one
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "interrupted at once: the same command goes on" in errors
+    assert "Traceback" not in errors
+    deadline = time.monotonic() + 10
+    while any(psutil.pid_exists(pid) for pid in below) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(psutil.pid_exists(pid) for pid in below)
+
+
 def children(pid):
     try:
         return [child.pid for child in psutil.Process(pid).children(recursive=True)]
@@ -217,6 +297,108 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     heavy = {"asyncio", "duckdb", "numpy", "openai", "anthropic", "psutil", "pyarrow", "sqlite3"}
     assert heavy.isdisjoint(done.stdout.split())
+
+
+def simulated(folder, *flags, check=0):
+    """A run of the simulated worker on four problems, as `eval --json` prints it."""
+    where = ("--out", str(folder / "results"), "--cache-dir", str(folder / "cache"))
+    worker = ("--method", "vanilla", "--worker", "sim/skill=1", "--limit", "4", "--json")
+    return json.loads(harness("eval", *worker, *where, *flags, check=check).stdout)
+
+
+def test_resume_goes_on_as_the_run_was_started_with_what_is_given_now(tmp_path):
+    began = simulated(tmp_path, "--budget-tokens", "1", check=3)
+    assert began["status"] == "budget"
+    run, out = began["run"], ("--out", str(tmp_path / "results"))
+    assert harness("resume", run, *out, HARNESS_BUDGET_TOKENS="99999").returncode == 3
+    done = harness("resume", run, *out, "--budget-tokens", "99999", "--json", check=0)
+    found = json.loads(done.stdout)
+    assert (found["run"], found["calls"]) == (run, 4)
+    assert [row["verdict"] for row in found["problems"]] == ["passed"] * 4
+    again = json.loads(harness("resume", run, *out, "--json", check=0).stdout)
+    assert again["calls"] == 4
+    absent = harness("resume", run[:-1], *out, check=2)
+    (line,) = absent.stderr.splitlines()
+    assert run in line
+
+
+def test_delete_wants_a_yes_and_takes_only_the_run_that_is_named(tmp_path):
+    gone = simulated(tmp_path)["run"]
+    kept = simulated(tmp_path, "--seed", "1")["run"]
+    out = ("--out", str(tmp_path / "results"))
+    asked = harness("delete", gone, *out, check=2)
+    assert "--yes" in asked.stderr
+    assert gone in harness("list", "runs", *out, check=0).stdout
+    found = json.loads(harness("delete", gone, "--yes", "--json", *out, check=0).stdout)
+    assert found["run"] == gone
+    assert found["bytes"] > 0
+    assert found["rows"] > 4
+    listed = harness("list", "runs", *out, check=0).stdout
+    assert gone not in listed
+    assert kept in listed
+    assert harness("delete", gone, "--yes", *out, check=2).stdout == ""
+
+
+def test_the_cache_says_what_it_holds_and_is_cleared_on_request_alone(tmp_path):
+    where = ("--cache-dir", str(tmp_path / "cache"))
+    empty = json.loads(harness("cache", "info", "--json", *where, check=0).stdout)
+    assert empty["replies"] == 0
+    assert not (tmp_path / "cache").exists()
+    simulated(tmp_path)
+    held = json.loads(harness("cache", "info", "--json", *where, check=0).stdout)
+    ((model, of_model),) = held["models"].items()
+    assert (held["replies"], of_model["replies"]) == (4, 4)
+    assert "sim/" in model
+    assert held["others"]["verdicts.sqlite"] > 0
+    assert "4 replies" in harness("cache", "info", *where, check=0).stdout
+    assert "--yes" in harness("cache", "clear", *where, check=2).stderr
+    clear = ("cache", "clear", "--yes", "--json", *where)
+    for flags, deleted in (
+        (("--older-than", "1"), 0),
+        (("--model", "openai/x"), 0),
+        (("--model", model), 4),
+    ):
+        assert json.loads(harness(*clear, *flags, check=0).stdout)["deleted"] == deleted
+    assert json.loads(harness("cache", "info", "--json", *where, check=0).stdout)["replies"] == 0
+
+
+GRID = """
+name = "mine"
+[defaults]
+limit = 2
+worker = "sim/skill=1"
+[grid]
+seed = [0, 1]
+[[row]]
+method = ["vanilla", "self-refine"]
+"""
+
+
+def test_a_suite_says_what_is_missing_stops_at_its_budget_and_goes_on(tmp_path):
+    (tmp_path / "grid.toml").write_text(GRID)
+    where = ("--out", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache"))
+    command = ("suite", str(tmp_path / "grid.toml"), "--json", *where)
+
+    def left(*flags, check=0, **extra):
+        found = json.loads(harness(*command, *flags, check=check, **extra).stdout)
+        return [cell["left"] for cell in found["cells"]]
+
+    assert left("--missing") == left("--dry-run") == [2, 2, 2, 2]
+    assert not (tmp_path / "results").exists()
+    assert sum(left(check=3, HARNESS_BUDGET_TOKENS="1")) in (6, 7)
+    assert sum(left("--missing")) in (6, 7)
+    # a variable fills what the file leaves open, and replaces nothing that it says
+    told = {"HARNESS_WORKER": "magic/x", "HARNESS_LIMIT": "1", "HARNESS_CACHE": "off"}
+    assert left("--budget-tokens", "99999", HARNESS_BUDGET_TOKENS="1", **told) == [0, 0, 0, 0]
+    assert left("--missing") == [0, 0, 0, 0]
+    shown = harness("suite", str(tmp_path / "grid.toml"), "--missing", *where, check=0)
+    assert shown.stdout.splitlines()[-1] == "mine: 4 of 4 cells are complete"
+
+
+def test_list_models_names_every_form_of_a_name():
+    listed = harness("list", "models", check=0).stdout
+    for form in ("local/PATH", "openai/", "anthropic/", "vllm/", "hf/", "replay/", "sim/"):
+        assert form in listed
 
 
 @pytest.mark.model

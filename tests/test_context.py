@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from harness.context import Budget, Stopwatch, unknown_sum
+from harness.budget import Budget, unknown_sum
+from harness.context import Stopwatch
 from harness.errors import BudgetReached
 from harness.types import Completion, Sampling
 from tests.support import RIGHT, Desk
@@ -48,7 +49,7 @@ async def test_a_call_given_up_in_flight_makes_tokens_unknown_and_counts_in_the_
 ):
     desk = Desk(tmp_path, grader, {"worker": [RIGHT]}, budget=Budget(tokens=10**6))
 
-    async def hang(messages, **settings):
+    async def hang(messages, sampling, **rest):
         await asyncio.sleep(600)
 
     desk.models["worker"].complete = hang

@@ -20,6 +20,7 @@ def run(results_dir: Path, run_id: str, verdicts: list[str], **fields: Any) -> N
     """A finished run with one sample per verdict."""
     journal = Journal(results_dir / "runs" / run_id)
     fresh, session = fields.pop("fresh", False), fields.pop("session", {})
+    kept = fields.pop("kept", 0)  # calls of each sample that the cache answered, all or none
     head = {"run_id": run_id, "benchmark": "humaneval", "benchmark_digest": "7dce6050a7d6d172",
             "list": "full", "protocol": "public", "level": "L0", "method": "direct", "knobs": {},
             "roles": {"worker": {"model": "local/small_model"}}, "n_samples": 1, "seed": 0,
@@ -33,7 +34,8 @@ def run(results_dir: Path, run_id: str, verdicts: list[str], **fields: Any) -> N
             "result", result_key=f"k{number}", problem_id=f"HumanEval/{number}", sample=0,
             verdict=verdict, fresh=verdict if fresh and number else None, calls=2,
             prompt_tokens=70, completion_tokens=30,
-            cost_usd=0.25 if run_id != "unpriced" else None, wall_s=3.0,
+            cached_calls=kept, fresh_cost_usd=0.25 if run_id != "unpriced" else None,
+            cost_usd=0.0 if kept else 0.25 if run_id != "unpriced" else None, wall_s=3.0,
         )  # fmt: skip
     journal.write("session", event="end", status="complete")
     journal.close()
@@ -60,10 +62,8 @@ def test_markdown_keeps_rankings_apart_and_the_best_measured_row_bold(
     text = table(connection, "markdown")
     assert text.count("| Method |") == 2
     assert r"| a&b\_c\|\<i\> | **75.0** | 30.1 to 95.4 | – | 4 |" in text
-    assert "| sim (simulated) | 100.0 |" in text
     assert text.count("**75.0**") == 1
-    assert "**100.0**" not in text
-    assert "2025-11-01; measured, simulated" in text
+    assert "2025-11-01; measured." in text
 
 
 def test_an_errored_run_is_marked_and_its_unknown_cost_is_said(
@@ -93,7 +93,7 @@ def test_csv_holds_raw_values_and_an_empty_cell_for_unknown(
     connection: DuckDBPyConnection,
 ) -> None:
     rows = {row["run_id"]: row for row in csv.DictReader(io.StringIO(table(connection, "csv")))}
-    assert len(rows) == 5
+    assert set(rows) == {"good", "poor", "unpriced", "other"}
     assert rows["good"]["pass@1_value"] == "0.75"
     assert rows["good"]["cost_usd"] == "1.0"
     assert rows["unpriced"]["cost_usd"] == ""
@@ -123,3 +123,41 @@ def test_custom_data_and_what_was_left_out_is_said(connection: DuckDBPyConnectio
     rows = {row["run_id"]: row for row in csv.DictReader(io.StringIO(table(connection, "csv")))}
     assert (rows["poor"]["left_out"], rows["good"]["left_out"]) == ("2", "")
     assert (rows["other"]["custom"], rows["good"]["custom"]) == ("True", "False")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_table_holds_a_simulated_run_whatever_its_journal_says(
+    tmp_path: Path, connection: DuckDBPyConnection, form: Any
+) -> None:
+    text = table(connection, form)
+    assert "sim" not in text
+    assert "pretended" not in text
+    for name, model in (("a", "sim/skill=1"), ("b", "scripted/known")):
+        run(tmp_path / "only", name, ["passed"] * 4, roles={"worker": {"model": model}})
+    replayed = {"model": "replay/x.jsonl", "identity": {"simulated": True}}
+    run(tmp_path / "only", "c", ["passed"] * 4, roles={"worker": replayed})
+    store = Store(tmp_path / "only")
+    store.ingest()
+    store.snapshot()
+    with open_snapshot(tmp_path / "only") as opened:
+        with pytest.raises(UsageError, match="every run is simulated"):
+            table(opened, form)
+
+
+def test_dollars_are_the_fresh_price_and_the_paid_ones_stand_in_the_raw_values(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path, "first", ["passed", "wrong"], kept=0)
+    run(tmp_path, "again", ["passed", "wrong"], kept=2)
+    store = Store(tmp_path)
+    store.ingest()
+    store.snapshot()
+    with open_snapshot(tmp_path) as connection:
+        text = table(connection, "csv")
+        rows = {row["run_id"]: row for row in csv.DictReader(io.StringIO(text))}
+        lines = [x for x in table(connection, "markdown").splitlines() if "small" in x]
+    assert [rows[n]["fresh_cost_usd"] for n in ("first", "again")] == ["0.5", "0.5"]
+    assert [rows[n]["cost_usd"] for n in ("first", "again")] == ["0.5", "0.0"]
+    assert [rows[n]["cached_calls"] for n in ("first", "again")] == ["0", "4"]
+    assert len(lines) == 2
+    assert len(set(lines)) == 1

@@ -295,6 +295,31 @@ def app_text(results_dir: Path, **query: str) -> str:
     return "\n".join(str(part.value) for part in parts)
 
 
+def test_a_page_tells_the_fresh_price_what_was_paid_and_what_is_left(tmp_path: Path) -> None:
+    run_dir = run(tmp_path, "cut", {"a/0": ["passed"]}, asked=4, cost=0.5)
+    journal = Journal(run_dir)
+    journal.write("session", event="start", problems=4, samples=4, resumed=1)
+    journal.write("result", result_key="a/1:0", problem_id="a/1", sample=0, verdict="wrong",
+                  calls=3, cached_calls=2, cost_usd=0.1, fresh_cost_usd=0.7, wall_s=1.0,
+                  prompt_tokens=1, completion_tokens=1)  # fmt: skip
+    journal.write("session", event="end", status="interrupted")
+    journal.close()
+    row = board_of(tmp_path)["cut"]
+    assert (row.fresh_cost_usd, row.cost_usd, row.cached_calls) == (1.2, 0.6, 2)
+    assert (row.status, row.samples_left) == ("interrupted", 2)
+    text = app_text(tmp_path, run="cut").replace("\\", "")
+    assert "paid $0.600 of $1.20: 2 of 4 calls came from the cache" in text
+    assert "status interrupted, 2 left" in text
+    assert f"python -m harness resume cut --out {tmp_path}" in text
+
+
+def test_a_board_of_simulated_runs_alone_offers_no_table(tmp_path: Path) -> None:
+    run(tmp_path, "sim", {"a/0": ["passed"]}, roles={"worker": {"model": "sim/skill=1"}})
+    assert "1 runs, snapshot 1" in app_text(published(tmp_path)).replace("\\", "")
+    (row,) = board_of(tmp_path).values()
+    assert row.unranked == "simulated"
+
+
 def test_an_empty_page_says_which_command_makes_the_first_row(tmp_path: Path) -> None:
     text = app_text(tmp_path)
     assert "no result yet" in text

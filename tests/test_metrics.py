@@ -1,11 +1,13 @@
 """Each metric against a case worked by hand, or against a printed table."""
 
 import math
+import random
 
 import pytest
 
 from harness.metrics import (
     count,
+    detectable_difference,
     dollars,
     duration,
     pass_at_1,
@@ -118,3 +120,38 @@ def test_counts_and_durations_read_as_words() -> None:
     assert [duration(x) for x in (0.42, 12.34, 245, 7800, None)] == [
         "0.42 s", "12.3 s", "4 min 5 s", "2 h 10 min", "unknown",
     ]  # fmt: skip
+
+
+def power(problems: int, discordant: float, difference: float, runs: int = 1000) -> float:
+    """How often McNemar's test finds a true difference, in simulated pairs of runs."""
+    draw = random.Random(7)
+    better, worse = (discordant + difference) / 2, (discordant - difference) / 2
+    found = 0
+    for _ in range(runs):
+        draws = [draw.random() for _ in range(problems)]
+        only_a = sum(x < better for x in draws)
+        only_b = sum(better <= x < better + worse for x in draws)
+        both = only_a + only_b
+        found += bool(both) and (only_a - only_b) ** 2 / both >= 1.96**2
+    return found / runs
+
+
+@pytest.mark.parametrize(
+    ("problems", "discordant"), [(148, 0.25), (164, 0.15), (164, 0.32), (378, 0.15), (1140, 0.15)]
+)
+def test_the_detectable_difference_is_found_four_times_in_five(
+    problems: int, discordant: float
+) -> None:
+    difference = detectable_difference(problems, discordant)
+    assert difference is not None
+    assert 0.75 < power(problems, discordant, difference) < 0.85
+    assert power(problems, discordant, 0.8 * difference) < 0.72
+
+
+def test_the_detectable_difference_worked_by_hand_and_its_ends() -> None:
+    # 400 problems, 0.16 differ: d * 20 = 1.96 * 0.4 + 0.8416 * sqrt(0.16 - d * d), d = 0.0558
+    assert detectable_difference(400, 0.16) == pytest.approx(0.0558, abs=1e-4)
+    assert detectable_difference(3) is None
+    found = [detectable_difference(n) or 1.0 for n in (4, 10, 30, 100, 1000)]
+    assert found == sorted(found, reverse=True)
+    assert found[1] > 0.15  # more problems have to differ than were assumed to

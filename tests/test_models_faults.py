@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from email.utils import formatdate
 from time import time
 from typing import Any
@@ -13,11 +14,17 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from harness.errors import ModelRefused, ModelUnavailable, RequestRejected, UsageError
+from harness.errors import (
+    ModelRefused,
+    ModelUnavailable,
+    RateLimited,
+    RequestRejected,
+    UsageError,
+)
 from harness.models import Endpoint, resolve
 from harness.models.anthropic import connect as connect_anthropic
 from harness.models.openai import connect as connect_openai
-from harness.types import Completion, Message, Model
+from harness.types import Completion, Limits, Message, Model, Sampling
 
 KEY = "sk-secret-0123456789"
 QUESTION: list[Message] = [{"role": "user", "content": "2 + 2?"}]
@@ -64,12 +71,13 @@ class Faults:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.answer: Answer = lambda request: web.json_response(CHAT)
+        self.handle_as: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.bodies.append(await request.json())
         self.headers.append({key.lower(): value for key, value in request.headers.items()})
-        return self.answer(request)
+        return await self.handle_as(request) if self.handle_as else self.answer(request)
 
     def says(self, status: int, body: object, **headers: str) -> None:
         sent = {key.replace("_", "-"): value for key, value in headers.items()}
@@ -98,14 +106,24 @@ def anthropic(server: Faults) -> Model:
     return resolve("anthropic/claude-x", endpoints={"anthropic": Endpoint(server.url, KEY)})
 
 
-async def ask(model: Model, messages: list[Message] = QUESTION, **settings: Any) -> Completion:
+def vllm(server: Faults) -> Model:
+    return resolve("vllm/qwen", endpoints={"vllm": Endpoint(f"{server.url}/v1", KEY)})
+
+
+async def ask(
+    model: Model,
+    messages: list[Message] = QUESTION,
+    *,
+    seed: int | None = None,
+    **settings: Any,
+) -> Completion:
     try:
-        return await model.complete(messages, **{"max_tokens": 16, "temperature": 0.0, **settings})
+        return await model.complete(messages, Sampling(max_tokens=16, **settings), seed=seed)
     finally:
         await model.close()
 
 
-@pytest.mark.parametrize("vendor", [openai, anthropic])
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 405])
 async def test_a_refusal_ends_after_one_request_and_shows_no_key(
     server: Faults, vendor: Callable[[Faults], Model], status: int
@@ -120,7 +138,7 @@ async def test_a_refusal_ends_after_one_request_and_shows_no_key(
     assert "127.0.0.1" in str(caught.value)
 
 
-@pytest.mark.parametrize("vendor", [openai, anthropic])
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
 @pytest.mark.parametrize("status", [400, 413, 422])
 async def test_a_rejected_request_says_why(
     server: Faults, vendor: Callable[[Faults], Model], status: int
@@ -130,7 +148,7 @@ async def test_a_rejected_request_says_why(
         await ask(vendor(server))
 
 
-@pytest.mark.parametrize("vendor", [openai, anthropic])
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
 async def test_a_busy_server_is_asked_once_and_may_be_asked_again(
     server: Faults, vendor: Callable[[Faults], Model], status: int
@@ -139,10 +157,12 @@ async def test_a_busy_server_is_asked_once_and_may_be_asked_again(
     with pytest.raises(ModelUnavailable, match=f"{status}: busy") as caught:
         await ask(vendor(server))
     assert caught.value.retry_after_s is None
+    assert caught.value.limits is None
+    assert isinstance(caught.value, RateLimited) is (status == 429)
     assert len(server.bodies) == 1
 
 
-@pytest.mark.parametrize("vendor", [openai, anthropic])
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
 async def test_the_wait_that_a_server_asks_for_is_told(
     server: Faults, vendor: Callable[[Faults], Model]
 ) -> None:
@@ -159,6 +179,93 @@ async def test_the_wait_that_a_server_asks_for_is_told(
         assert low <= caught.value.retry_after_s <= high
 
 
+OPENAI_LIMITS = {
+    "X_Ratelimit_Limit_Requests": "500",
+    "X_Ratelimit_Limit_Tokens": "200000",
+    "X_Ratelimit_Remaining_Requests": "498",
+    "X_Ratelimit_Remaining_Tokens": "199500",
+    "X_Ratelimit_Reset_Requests": "240ms",
+    "X_Ratelimit_Reset_Tokens": "6m0.5s",
+}
+TOLD = Limits(500, 498, 0.24, 200_000, 199_500, 360.5)
+
+
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
+@pytest.mark.parametrize("status", [429, 503])
+async def test_rate_limits_are_told_beside_a_reply_and_beside_a_refusal(
+    server: Faults, vendor: Callable[[Faults], Model], status: int
+) -> None:
+    reply = MESSAGES if vendor is anthropic else CHAT
+    server.says(200, reply, **OPENAI_LIMITS)
+    assert (await ask(vendor(server))).limits == TOLD
+    server.says(status, {"error": {"message": "slow down"}}, **OPENAI_LIMITS)
+    with pytest.raises(ModelUnavailable) as caught:
+        await ask(vendor(server))
+    assert caught.value.limits == TOLD
+    server.says(200, reply)
+    assert (await ask(vendor(server))).limits is None
+
+
+async def test_anthropic_s_resets_are_moments_of_the_server_s_clock(server: Faults) -> None:
+    def headers(**parts: str) -> dict[str, str]:
+        return {f"Anthropic_Ratelimit_{key}": value for key, value in parts.items()}
+
+    clock = {"Date": "Fri, 20 Nov 2026 12:00:00 GMT"}  # whatever it is here
+    requests = headers(
+        Requests_Limit="50", Requests_Remaining="49", Requests_Reset="2026-11-20T12:00:01Z"
+    )
+    tokens = headers(
+        Tokens_Limit="1000", Tokens_Remaining="600", Tokens_Reset="2026-11-20T13:00:30+01:00"
+    )
+    parts = headers(
+        Input_Tokens_Limit="800",
+        Input_Tokens_Remaining="800",
+        Input_Tokens_Reset="2026-11-20T11:59:00Z",
+        Output_Tokens_Limit="200",
+        Output_Tokens_Remaining="20",
+        Output_Tokens_Reset="2026-11-20T12:00:54Z",
+    )
+    server.says(200, MESSAGES, **clock, **requests, **tokens, **parts)
+    assert (await ask(anthropic(server))).limits == Limits(50, 49, 1, 1000, 600, 30)
+    server.says(200, MESSAGES, **clock, **requests, **parts)  # the tightest of the two
+    assert (await ask(anthropic(server))).limits == Limits(50, 49, 1, 200, 20, 54)
+    server.says(200, MESSAGES, **clock, Retry_After="Fri, 20 Nov 2026 12:00:09 GMT")
+    assert (await ask(anthropic(server))).limits is None
+    server.says(429, {}, **clock, Retry_After="Fri, 20 Nov 2026 12:00:09 GMT")
+    with pytest.raises(RateLimited) as caught:
+        await ask(anthropic(server))
+    assert caught.value.retry_after_s == 9
+
+
+@pytest.mark.parametrize(
+    ("reset", "seconds"),
+    [
+        ("1s", 1.0),
+        ("20ms", 0.02),
+        ("6m0s", 360.0),
+        ("1h2m3.5s", 3723.5),
+        ("1d", 86400.0),
+        ("500us", 0.0005),
+        ("0", 0.0),
+        ("59", 59.0),
+        ("soon", None),
+        ("1s ago", None),
+        ("-3", None),
+        ("nan", None),
+        ("inf", None),
+        ("2026-11-20T12:00:00", None),  # of which zone?
+    ],
+)
+async def test_a_reset_that_cannot_be_read_is_unknown(
+    server: Faults, reset: str, seconds: float | None
+) -> None:
+    server.says(200, CHAT, X_Ratelimit_Limit_Requests="9", X_Ratelimit_Reset_Requests=reset)
+    found = (await ask(openai(server))).limits
+    assert found is not None
+    assert found == Limits(requests=9, requests_reset_s=found.requests_reset_s)
+    assert found.requests_reset_s == (None if seconds is None else pytest.approx(seconds))
+
+
 async def test_an_empty_account_is_permanent(server: Faults) -> None:
     server.says(429, {"error": {"code": "insufficient_quota", "message": "check your plan"}})
     with pytest.raises(ModelRefused, match="check your plan"):
@@ -168,7 +275,7 @@ async def test_an_empty_account_is_permanent(server: Faults) -> None:
         await ask(anthropic(server))
 
 
-@pytest.mark.parametrize("vendor", [openai, anthropic])
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
 async def test_a_cut_connection_is_worth_another_try(
     server: Faults, vendor: Callable[[Faults], Model]
 ) -> None:
@@ -183,6 +290,114 @@ async def test_a_cut_connection_is_worth_another_try(
     assert len(server.bodies) == 1
 
 
+async def raw(*pieces: bytes, last: bool = True) -> tuple[asyncio.Server, str]:
+    """A server that answers any request with these bytes, whatever they are."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        if last:
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    return server, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+
+
+@pytest.mark.parametrize("connect", [connect_openai, connect_anthropic])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        OK + b"content-length: 100\r\n\r\n{}",
+        OK + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}",
+        OK + b"content-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}",
+        OK + b"x: " + b"y" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nlocation: http://[::1\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nlocation: ftp://x/\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 307 Again\r\nlocation: /\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    ],
+)
+async def test_an_answer_that_is_no_http_is_worth_another_try(
+    connect: Callable[..., Model], answer: bytes
+) -> None:
+    server, url = await raw(answer)
+    with pytest.raises(ModelUnavailable, match="no answer from 127") as caught:
+        await ask(connect("any/x", url, KEY))
+    assert "\n" not in str(caught.value)
+    server.close()
+
+
+@pytest.mark.parametrize("connect", [connect_openai, connect_anthropic])
+async def test_a_server_that_drips_is_unavailable_after_the_timeout(
+    connect: Callable[..., Model],
+) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK + b"transfer-encoding: chunked\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"1\r\n \r\n")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    with pytest.raises(ModelUnavailable, match=r"not whole after 0\.3 s"):
+        await asyncio.wait_for(ask(connect("any/x", url, KEY, timeout_s=0.3)), 5)
+    server.close()
+
+
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
+async def test_the_client_caps_no_number_of_connections_that_the_harness_allows(
+    server: Faults, vendor: Callable[[Faults], Model]
+) -> None:
+    model = vendor(server)
+    here, wanted, all_here = 0, 256, asyncio.Event()
+
+    async def wait_for_all(request: web.Request) -> web.StreamResponse:
+        nonlocal here
+        here += 1
+        if here == wanted:
+            all_here.set()
+        await all_here.wait()
+        return web.json_response(MESSAGES if vendor is anthropic else CHAT)
+
+    server.handle_as = wait_for_all
+    asked = (model.complete(QUESTION, Sampling(0.0, 16)) for _ in range(wanted))
+    found = await asyncio.wait_for(asyncio.gather(*asked), 60)
+    assert {completion.text for completion in found} == {"4"}
+    await model.close()
+
+
+async def test_a_vllm_that_never_listened_ends_the_run_with_the_command_that_starts_it() -> None:
+    model = resolve("vllm/a/b", endpoints={"vllm": Endpoint("http://127.0.0.1:9/v1")})
+    with pytest.raises(ModelRefused) as caught:
+        await ask(model)
+    assert "127.0.0.1:9: nothing listens" in str(caught.value)
+    assert "`python -m harness serve vllm/a/b`" in str(caught.value)
+    assert "VLLM_BASE_URL" in str(caught.value)
+
+
+async def test_a_vllm_that_went_away_is_worth_another_try() -> None:
+    reply = json.dumps(CHAT).encode()
+    server, url = await raw(OK + b"content-length: %d\r\n\r\n" % len(reply) + reply)
+    model = resolve("vllm/a", endpoints={"vllm": Endpoint(f"{url}/v1")})
+    assert (await model.complete(QUESTION, Sampling(0.0, 16))).text == "4"
+    server.close()
+    await server.wait_closed()
+    for _ in range(2):  # on the connection that was kept, and on a new one
+        with pytest.raises(ModelUnavailable, match="no answer from"):
+            await model.complete(QUESTION, Sampling(0.0, 16))
+    await model.close()
+
+
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
 async def test_a_server_that_is_not_there_is_unavailable(provider: str) -> None:
     endpoints = {provider: Endpoint("http://127.0.0.1:9/v1", KEY)}
@@ -190,7 +405,7 @@ async def test_a_server_that_is_not_there_is_unavailable(provider: str) -> None:
         await ask(resolve(f"{provider}/x", endpoints=endpoints))
 
 
-@pytest.mark.parametrize("vendor", [openai, anthropic])
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
@@ -249,7 +464,7 @@ async def test_an_odd_value_anywhere_in_a_reply_is_read_as_unknown_or_is_no_comp
         for value in ODD:
             server.says(200, with_value(reply, path, value))
             try:
-                found = await model.complete(QUESTION, max_tokens=16, temperature=0.0)
+                found = await model.complete(QUESTION, Sampling(0.0, 16))
             except ModelUnavailable:
                 continue
             for text in (found.text, found.finish or "", found.model or ""):
@@ -262,7 +477,7 @@ async def test_an_odd_value_anywhere_in_a_reply_is_read_as_unknown_or_is_no_comp
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"model": "\xff"}'])
-@pytest.mark.parametrize("vendor", [openai, anthropic])
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
 async def test_bytes_that_are_no_json_are_no_completion(
     server: Faults, vendor: Callable[[Faults], Model], body: bytes
 ) -> None:
@@ -327,6 +542,105 @@ async def test_the_openai_request_and_reply_are_mapped(server: Faults) -> None:
     )
 
 
+async def test_vllm_is_asked_for_a_plain_distribution_unless_told_otherwise(
+    server: Faults,
+) -> None:
+    plain = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+    base = {"model": "qwen", "messages": QUESTION, "max_tokens": 16, "temperature": 0.0}
+    found = await ask(vllm(server))
+    await ask(vllm(server), top_p=0.9, reasoning_effort="low", extra_body={"top_k": 20})
+    assert server.bodies == [
+        {**base, **plain},
+        {**base, **plain, "top_p": 0.9, "reasoning_effort": "low", "top_k": 20},
+    ]
+    assert found.model == "gpt-4o-mini-2024-07-18"  # as the server calls what it serves
+    assert found.ignored == ()
+
+
+async def test_effort_and_extra_body_are_put_into_the_request(server: Faults) -> None:
+    extra = {"service_tier": "flex", "temperature": 1}
+    await ask(openai(server, "o3"), reasoning_effort="low", extra_body=extra)
+    assert server.bodies == [
+        {
+            "model": "o3",
+            "messages": QUESTION,
+            "max_completion_tokens": 16,
+            "reasoning_effort": "low",
+            **extra,
+        }
+    ]
+    server.says(200, MESSAGES)
+    extra = {"output_config": {"format": {"type": "json_schema"}}, "thinking": {"type": "adaptive"}}
+    completion = await ask(anthropic(server), reasoning_effort="low", extra_body=extra)
+    assert server.bodies[1]["output_config"] == {"effort": "low", **extra["output_config"]}
+    assert server.bodies[1]["thinking"] == {"type": "adaptive"}
+    assert "reasoning_effort" not in server.bodies[1]
+    assert completion.ignored == ()
+
+
+@pytest.mark.parametrize(
+    ("vendor", "error"),
+    [
+        (
+            openai,
+            {
+                "message": "Unrecognized request argument supplied: reasoning_effort",
+                "type": "invalid_request_error",
+                "param": None,
+                "code": None,
+            },
+        ),
+        (
+            openai,
+            {
+                "message": "Unsupported parameter: 'reasoning_effort' is not supported with this "
+                "model.",
+                "param": "reasoning_effort",
+                "code": "unsupported_parameter",
+            },
+        ),
+        (anthropic, {"message": "This model does not support the effort parameter."}),
+        (anthropic, {"message": "output_config: Extra inputs are not permitted"}),
+    ],
+)
+async def test_a_model_that_takes_no_effort_is_asked_without_it_the_next_time(
+    server: Faults, vendor: Callable[[Faults], Model], error: dict[str, Any]
+) -> None:
+    model = vendor(server)
+    server.says(400, {"error": error})
+    sampling = Sampling(0.0, 16, reasoning_effort="low")
+    with pytest.raises(ModelUnavailable, match="takes no reasoning_effort") as caught:
+        await model.complete(QUESTION, sampling)
+    assert caught.value.retry_after_s == 0.0
+    server.says(200, MESSAGES if vendor is anthropic else CHAT)
+    assert (await model.complete(QUESTION, sampling)).ignored == ("reasoning_effort",)
+    assert not server.bodies[-1].keys() & {"reasoning_effort", "output_config"}
+    assert (await ask(model)).ignored == ()  # nothing was asked for
+
+
+@pytest.mark.parametrize(
+    ("vendor", "error"),
+    [
+        (
+            openai,
+            {
+                "message": "Unsupported value: 'reasoning_effort' does not support 'xhigh' with "
+                "this model. Supported values are: 'low', 'medium', and 'high'.",
+                "param": "reasoning_effort",
+                "code": "unsupported_value",
+            },
+        ),
+        (anthropic, {"message": "effort level 'xhigh' is not supported by this model"}),
+    ],
+)
+async def test_a_level_of_effort_that_a_model_does_not_know_is_rejected_and_not_dropped(
+    server: Faults, vendor: Callable[[Faults], Model], error: dict[str, Any]
+) -> None:
+    server.says(400, {"error": error})
+    with pytest.raises(RequestRejected, match="xhigh"):
+        await ask(vendor(server), reasoning_effort="xhigh")
+
+
 async def test_o1_mini_takes_neither_sampling_nor_a_system_message(server: Faults) -> None:
     messages: list[Message] = [
         {"role": "system", "content": "Be brief."},
@@ -334,7 +648,7 @@ async def test_o1_mini_takes_neither_sampling_nor_a_system_message(server: Fault
         {"role": "assistant", "content": "5"},
         {"role": "user", "content": "Sure?"},
     ]
-    completion = await ask(openai(server, "o1-mini"), messages, top_p=0.5)
+    completion = await ask(openai(server, "o1-mini"), messages, top_p=0.5, reasoning_effort="low")
     assert server.bodies == [
         {
             "model": "o1-mini",
@@ -342,7 +656,7 @@ async def test_o1_mini_takes_neither_sampling_nor_a_system_message(server: Fault
             "max_completion_tokens": 16,
         }
     ]
-    assert completion.ignored == ("temperature", "top_p", "system")
+    assert completion.ignored == ("temperature", "top_p", "reasoning_effort", "system")
 
 
 async def test_a_reasoning_model_keeps_its_system_message(server: Faults) -> None:
@@ -372,7 +686,7 @@ async def test_a_setting_that_a_new_openai_model_refuses_is_left_out_the_next_ti
     server.answer = choosy
     for setting in ("max_tokens", "temperature"):
         with pytest.raises(ModelUnavailable, match=f"takes no {setting}") as caught:
-            await model.complete(QUESTION, max_tokens=16, temperature=0.0)
+            await model.complete(QUESTION, Sampling(0.0, 16))
         assert caught.value.retry_after_s == 0.0
     completion = await ask(model)
     assert completion.ignored == ("temperature",)
@@ -391,7 +705,7 @@ async def test_all_requests_in_flight_with_a_refused_setting_may_be_asked_again(
     message = "temperature is not supported"
     error = {"code": "unsupported_value", "param": "temperature", "message": message}
     server.says(400, {"error": error})
-    asked = (model.complete(QUESTION, max_tokens=16, temperature=0.0) for _ in range(3))
+    asked = (model.complete(QUESTION, Sampling(0.0, 16)) for _ in range(3))
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(fault) for fault in found] == [ModelUnavailable] * 3
     assert [getattr(fault, "retry_after_s", None) for fault in found] == [0.0] * 3
@@ -430,6 +744,7 @@ async def test_the_anthropic_request_and_reply_are_mapped(server: Faults) -> Non
         prompt_tokens=16,
         completion_tokens=7,
         cached_tokens=4,
+        cache_write_tokens=2,
         finish="length",
         model="claude-x",
         ignored=("seed",),
@@ -442,7 +757,7 @@ async def test_a_claude_that_refuses_temperature_is_asked_without_it_the_next_ti
     model = anthropic(server)
     server.says(400, {"error": {"message": "`temperature` is deprecated for this model."}})
     with pytest.raises(ModelUnavailable, match="takes no temperature") as caught:
-        await model.complete(QUESTION, max_tokens=16, temperature=0.0)
+        await model.complete(QUESTION, Sampling(0.0, 16))
     assert caught.value.retry_after_s == 0.0
     server.says(200, MESSAGES)
     completion = await ask(model)

@@ -7,21 +7,22 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ModelRefused, ModelUnavailable, UsageError
-from harness.models import Endpoint, local_names, resolve
+from harness.models import FORMS, Endpoint, local_names, resolve
 from harness.models.local import LocalModel
-from harness.models.prices import price, table_version
 from harness.models.registry import find
 from harness.models.scripted import ScriptedModel
-from harness.types import Completion, Message, Model
+from harness.types import Message, Model, Sampling
 
 QUESTION: list[Message] = [{"role": "user", "content": "two and two ?"}]
 
 
-@pytest.mark.parametrize("spec", ["gpt-4o", "nobody/x", "openai/", "local/", ""])
+@pytest.mark.parametrize(
+    "spec", ["gpt-4o", "nobody/x", "openai/", "vllm/", "local/", "replay/", "sim", ""]
+)
 def test_an_unknown_model_lists_the_valid_forms(spec: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve(spec, endpoints={})
-    assert "openai/NAME, anthropic/NAME, local/NAME" in str(caught.value)
+    assert all(form in str(caught.value) for form in FORMS)
     assert all(name in str(caught.value) for name in local_names())
     assert "\n" not in str(caught.value)
 
@@ -32,17 +33,34 @@ def test_a_missing_key_names_its_variable(provider: str) -> None:
         resolve(f"{provider}/x", endpoints={})
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "vllm"])
 async def test_a_server_of_one_s_own_needs_no_key(provider: str) -> None:
     endpoints = {provider: Endpoint("http://user:pass@127.0.0.1:1/v1?token=x")}
     model = resolve(f"{provider}/x", endpoints=endpoints)
     assert model.name == f"{provider}/x"
     assert "pass" not in str(model.identity())
     assert "token" not in str(model.identity())
+    assert model.endpoint() == model.identity()["base_url"]
     await model.close()
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+async def test_vllm_needs_neither_key_nor_url() -> None:
+    model = resolve("vllm/Qwen/Qwen2.5-Coder-7B-Instruct", endpoints={})
+    assert model.endpoint() == "http://127.0.0.1:8000/v1"
+    assert (model.connections, model.most_connections) == (32, 256)
+    await model.close()
+
+
+async def test_models_of_one_server_share_an_endpoint_and_others_do_not() -> None:
+    endpoints = {"openai": Endpoint("http://127.0.0.1:1/v1"), "vllm": Endpoint("http://[::1]/v1")}
+    models = [resolve(spec, endpoints=endpoints) for spec in ("openai/a", "openai/b", "vllm/a")]
+    a, b, other = (model.endpoint() for model in models)
+    assert a == b != other
+    for model in models:
+        await model.close()
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "vllm"])
 @pytest.mark.parametrize(
     ("url", "wrong"),
     [
@@ -80,6 +98,7 @@ def test_a_base_url_that_is_none_says_what_is_wrong_and_shows_no_secret(
         ("openai/gpt-4o-mini", False),
         ("openai/meta-llama/llama-3", False),
         ("anthropic/claude-sonnet-4-5", False),
+        ("vllm/o3-distilled", False),
         ("local/smollm2-135m-instruct", False),
     ],
 )
@@ -110,7 +129,7 @@ async def test_weights_that_are_absent_are_told_and_asking_them_names_the_comman
     with pytest.raises(
         ModelRefused, match=r"python -m harness models pull qwen2\.5-coder-0\.5b-instruct$"
     ):
-        await model.complete([{"role": "user", "content": "x"}], max_tokens=1, temperature=0)
+        await model.complete([{"role": "user", "content": "x"}], Sampling(0.0, 1))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -127,35 +146,14 @@ def test_the_dry_run_estimate_is_unknown_for_an_unknown_file(tmp_path: Path) -> 
     assert LocalModel("local/x.gguf", tmp_path / "x.gguf", None).seconds_per(1, 1) is None
 
 
-def test_a_price_worked_by_hand() -> None:
-    # gpt-4o-mini: 0.15 $ per million tokens read, 0.075 when cached, 0.60 written.
-    completion = Completion("", 1_000_000, 1_000_000, cached_tokens=400_000)
-    assert price(completion, "gpt-4o-mini", "openai") == pytest.approx(0.09 + 0.03 + 0.60)
-    url = "https://api.openai.com/v1/"
-    assert price(completion, "gpt-4o-mini", url) == pytest.approx(0.72)
-
-
-def test_an_unknown_price_is_none_and_never_nothing() -> None:
-    completion = Completion("", 10, 10)
-    assert price(completion, "no-such-model", "openai") is None
-    assert price(completion, "gpt-4o-mini", "http://127.0.0.1:8000/v1") is None
-    assert price(Completion("", None, 10), "gpt-4o-mini", "openai") is None
-    assert price(Completion("", 10, 10, cached_tokens=99), "gpt-4o-mini", "openai") is None
-    for odd in (-1, 2**63):
-        assert price(Completion("", odd, 10), "gpt-4o-mini", "openai") is None
-        assert price(Completion("", 10, odd), "gpt-4o-mini", "openai") is None
-        assert price(Completion("", 10, 10, cached_tokens=odd), "gpt-4o-mini", "openai") is None
-    assert table_version().startswith("genai-prices ")
-
-
 async def test_a_script_is_answered_in_order_and_recorded() -> None:
     model = ScriptedModel("scripted/a", ["four", ModelUnavailable("busy"), "not five"])
     typed: Model = model
-    first = await typed.complete(QUESTION, max_tokens=8, temperature=0.0)
+    first = await typed.complete(QUESTION, Sampling(0.0, 8))
     assert (first.text, first.prompt_tokens, first.completion_tokens) == ("four", 4, 1)
     with pytest.raises(ModelUnavailable):
-        await model.complete(QUESTION, max_tokens=8, temperature=0.0)
-    assert (await model.complete(QUESTION, max_tokens=8, temperature=1.0)).text == "not five"
+        await model.complete(QUESTION, Sampling(0.0, 8))
+    assert (await model.complete(QUESTION, Sampling(1.0, 8))).text == "not five"
     assert [request["temperature"] for request in model.requests] == [0.0, 0.0, 1.0]
     assert model.price(first) == 0.0
 
@@ -163,16 +161,16 @@ async def test_a_script_is_answered_in_order_and_recorded() -> None:
 async def test_a_script_that_ran_out_fails_loudly() -> None:
     model = ScriptedModel("scripted/a", [])
     with pytest.raises(AssertionError, match="request 1"):
-        await model.complete(QUESTION, max_tokens=8, temperature=0.0)
+        await model.complete(QUESTION, Sampling(0.0, 8))
 
 
 async def test_a_script_may_be_a_function_of_the_messages() -> None:
     model = ScriptedModel("scripted/a", lambda messages: messages[-1]["content"].upper())
-    assert (await model.complete(QUESTION, max_tokens=8, temperature=0.0)).text == "TWO AND TWO ?"
+    assert (await model.complete(QUESTION, Sampling(0.0, 8))).text == "TWO AND TWO ?"
 
 
 async def test_a_lone_surrogate_in_a_script_is_replaced() -> None:
     model = ScriptedModel("scripted/a", ["a\ud800b"])
-    found = await model.complete(QUESTION, max_tokens=8, temperature=0.0)
+    found = await model.complete(QUESTION, Sampling(0.0, 8))
     assert found.text == "a\ufffd\ufffd\ufffdb"
     assert not model.samples_always

@@ -79,7 +79,7 @@ def test_none_gives_no_feedback_and_hides_everything(
     for name in FAMILIES:
         suite = settled[name, "none"]
         assert all(i.feedback is None for i in suite.items.values())
-        assert all(i.oracle.fresh is i.oracle.tests for i in suite.items.values())
+        assert all(i.oracle.fresh() is i.oracle.tests for i in suite.items.values())
         assert suite.left_out == {}
 
 
@@ -193,8 +193,8 @@ def counts(suite: Benchmark) -> dict[str, int]:
     for item in suite.items.values():
         found["problems"] += item.feedback is not None
         found["tests"] += len(names(item.feedback))
-        found["touched"] += item.oracle.fresh is not item.oracle.tests
-        found["none_left"] += item.oracle.fresh is None
+        found["touched"] += item.oracle.fresh() is not item.oracle.tests
+        found["none_left"] += item.oracle.fresh() is None
         found["repeating"] += repeating(item)
     return found
 
@@ -442,7 +442,7 @@ async def test_references_pass_what_is_hidden_and_what_is_feedback(
 
         async def check(protocol: str, item: Item) -> None:
             oracle = item.oracle
-            parts = {protocol: item.feedback, f"{protocol}, fresh": oracle.fresh}
+            parts = {protocol: item.feedback, f"{protocol}, fresh": oracle.fresh()}
             if protocol == "split":
                 parts["split, hidden"] = oracle.tests
             for part, tests in parts.items():
@@ -471,7 +471,7 @@ def test_aflow_overlaps_literally_as_published(
         literally += sum(text(test) in text(hidden.setup) for test in row["test"])
     assert (literally, total) == (313, 464)  # an empty string is one of them
     of_mbpp = settled["mbpp", "aflow"].items.items()
-    differing = [key for key, item in of_mbpp if item.oracle.fresh is item.oracle.tests]
+    differing = [key for key, item in of_mbpp if item.oracle.fresh() is item.oracle.tests]
     assert differing == ["Mbpp/2", "Mbpp/7", "Mbpp/111", "Mbpp/140", "Mbpp/232"]
 
 
@@ -482,7 +482,7 @@ def test_every_aflow_row_finds_its_problem(settled: dict[tuple[str, str], Benchm
         own = settled["mbpp", "public"].items[key].feedback
         assert isinstance(own, Assertions)
         assert isinstance(item.feedback, Assertions)
-        if item.oracle.fresh is not item.oracle.tests:
+        if item.oracle.fresh() is not item.oracle.tests:
             name = item.problem.entry_point
             mine, theirs = (next(iter(facts(t, name).values())) for t in (own, item.feedback))
             assert mine.tree == theirs.tree, key

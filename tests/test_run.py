@@ -121,7 +121,7 @@ async def test_a_rejected_first_request_ends_the_run_and_a_later_one_its_sample(
 
 
 async def test_an_invalid_sample_is_tried_again_by_the_next_run(tmp_path, sandbox, monkeypatch):
-    monkeypatch.setattr("harness.context.BACKOFF_S", 0.0)
+    monkeypatch.setattr("harness.pacing.BACKOFF_S", 0.0)
     down = [*["def f(): pass"], *[ModelUnavailable("503")] * 5]
     summary, model = await evaluate(tmp_path, sandbox, down, limit="2", jobs=1)
     assert summary.as_dict()["errors"] == 1
@@ -134,7 +134,7 @@ async def test_an_invalid_sample_is_tried_again_by_the_next_run(tmp_path, sandbo
 
 
 async def test_transient_failures_are_retried_and_counted(tmp_path, sandbox, monkeypatch):
-    monkeypatch.setattr("harness.context.BACKOFF_S", 0.0)
+    monkeypatch.setattr("harness.pacing.BACKOFF_S", 0.0)
     replies = [ModelUnavailable("500"), ModelUnavailable("429", retry_after_s=0.0), "no code"]
     summary, model = await evaluate(tmp_path, sandbox, replies, limit="1")
     assert len(model.requests) == 3
@@ -185,11 +185,11 @@ async def test_only_the_first_request_goes_alone(tmp_path, sandbox):
     class Counting(ScriptedModel):
         busy = most = 0
 
-        async def complete(self, messages, **settings):
+        async def complete(self, messages, sampling, **rest):
             self.busy += 1
             self.most = max(self.most, self.busy)
             first = len(self.requests) == 0
-            reply = await super().complete(messages, **settings)
+            reply = await super().complete(messages, sampling, **rest)
             await asyncio.sleep(0.05)
             assert not (first and self.busy > 1)
             self.busy -= 1
@@ -208,9 +208,9 @@ async def test_a_debate_resumes_without_paying_for_a_reply_twice(tmp_path, sandb
         pass
 
     class Debate(ScriptedModel):
-        async def complete(self, messages, **settings):
+        async def complete(self, messages, sampling, **rest):
             number = len(self.requests)
-            reply = await super().complete(messages, **settings)
+            reply = await super().complete(messages, sampling, **rest)
             await asyncio.sleep((0.05, 0.15, 0.1)[number % 3])  # answers come out of order
             return reply
 
@@ -237,11 +237,11 @@ async def test_a_resumed_sample_keeps_the_seconds_it_had_used(tmp_path, sandbox)
         pass
 
     class Slow(ScriptedModel):
-        async def complete(self, messages, **settings):
+        async def complete(self, messages, sampling, **rest):
             if "Review this" in messages[-1]["content"] and self.stop:
                 raise Interrupted
             await asyncio.sleep(0.0 if "Review this" in messages[-1]["content"] else 1.0)
-            return await super().complete(messages, **settings)
+            return await super().complete(messages, sampling, **rest)
 
     model = Slow("scripted/slow", lambda m: "VERDICT: correct" if "Review" in str(m) else answer(m))
     config = api.Config(method="self-refine", out=tmp_path, limit="1")
@@ -328,12 +328,12 @@ def test_kill_9_loses_nothing_and_repeats_only_what_was_in_flight(tmp_path, sand
         "from harness.models.scripted import ScriptedModel\n"
         "from harness.sandbox import Sandbox\n"
         "class Slow(ScriptedModel):\n"
-        "    async def complete(self, messages, **settings):\n"
+        "    async def complete(self, messages, sampling, **rest):\n"
         f"        with open({str(log)!r}, 'a') as file:\n"
         "            text = messages[-1]['content'].partition('function `')[2]\n"
         "            file.write(text[:30] + chr(10))\n"
         "        await asyncio.sleep(0.15)\n"
-        "        return await super().complete(messages, **settings)\n"
+        "        return await super().complete(messages, sampling, **rest)\n"
         "model = Slow('scripted/slow', lambda messages: 'no code')\n"
         "config = api.Config(method='vanilla', limit='24', jobs=2, out=__import__('pathlib')"
         f".Path({str(tmp_path / 'results')!r}))\n"
@@ -459,7 +459,7 @@ async def test_an_interrupt_is_journaled_and_resumes(tmp_path, sandbox):
         ({"problems": ["999"]}, "has no problem '999'"),
         ({"limit": "0"}, "leaves no problem"),
         ({"problems": []}, "--problems names no problem"),
-        ({"base_url": "http://x", "worker": "local/smollm2-135m-instruct"}, "every model is local"),
+        ({"base_url": "http://x", "worker": "local/smollm2-135m-instruct"}, "no model is behind a server"),
         ({"limit": "many"}, "--limit is a number"),
         ({"limit": "1.5"}, "--limit is a number"),
         ({"n_samples": 0}, "--n-samples is at least 1"),
@@ -468,8 +468,14 @@ async def test_an_interrupt_is_journaled_and_resumes(tmp_path, sandbox):
         ({"budget_minutes": float("inf")}, "--budget-minutes is a number of at least 0"),
         ({"seed": 2**63}, "--seed lies in"),
         ({"seed": -1}, "--seed lies in"),
-        ({"max_tokens": 2**31}, "--max-tokens lies in"),
-        ({"temperature": -1.0}, "--temperature lies in"),
+        ({"max_tokens": 2**31}, "--max-tokens is a whole number in 1 to 2^31 - 1, not 2147483648"),
+        ({"temperature": -1.0}, "--temperature is a number in 0 to 2, not -1.0"),
+        ({"top_p": 0}, "--top-p is a number above 0"),
+        ({"reasoning_effort": "9"}, "--reasoning-effort is a word"),
+        ({"sampling": {"meta": {"temperature": 1}}}, "vanilla has no role 'meta'"),
+        ({"sampling": {"worker": {"heat": 1}}}, "worker.heat: no such setting; use one of"),
+        ({"sampling": {"worker": {"extra_body": "[1]"}}}, "--extra-body is a JSON object"),
+        ({"cache": "sometimes"}, "--cache is one of off, read, on"),
         ({"roles": {"judge": "local/x"}}, "has no role 'judge'; its roles: worker"),
         ({"worker": "telepathy/x"}, "unknown model 'telepathy/x'"),
         ({"worker": "local/gpt-9"}, "gpt-9"),

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from harness.errors import StoreError, UsageError
 from harness.journal import Journal
-from harness.show import list_runs, show_run
+from harness.show import call_line, list_runs, show_run
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]not markup[/] \u202e"
 
@@ -211,7 +211,7 @@ def test_one_unreadable_run_json_is_one_line_and_the_others_are_listed(
     odd.mkdir()
     (odd / "run.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     first, second = listed(results).splitlines()
-    assert first.startswith("20260101-direct  partial 3/3  public L2  pass@1 50.0 %")
+    assert first.startswith("20260101-direct  partial 3/3, 1 left  public L2  pass@1 50.0 %")
     assert "odd/run.json: not readable as a run" in second
     with pytest.raises(StoreError, match="not readable as a run"):
         shown(results, "odd")
@@ -320,3 +320,84 @@ def test_what_was_left_out_and_where_programs_ran_is_told(tmp_path: Path) -> Non
     assert "humaneval+, custom data" in text
     assert "[custom data]" in text
     assert "aflow L3  pass@1 100.0 %" in listed(tmp_path)
+
+
+def priced(results: Path, *rows: dict[str, Any], status: str = "complete", **end: Any) -> None:
+    """A run `priced` of these results, two more than which were asked for unless complete."""
+    journal = Journal(results / "runs" / "priced")
+    (journal.run_dir / "run.json").write_text(json.dumps({"run_id": "priced"}))
+    asked = [f"HumanEval/{n}" for n in range(len(rows) + (0 if status == "complete" else 2))]
+    journal.write("session", event="start", problems=len(asked), samples=len(asked), asked=asked,
+                  n_samples=1)  # fmt: skip
+    for number, row in enumerate(rows):
+        shared = {"prompt_tokens": 100, "completion_tokens": 50, "wall_s": 1.0}
+        journal.write("result", result_key=f"k{number}", problem_id=asked[number], sample=0,
+                      **{"verdict": "passed", **shared, **row})  # fmt: skip
+    journal.write("session", event="end", status=status, **end)
+    journal.close()
+
+
+def test_what_was_paid_stands_beside_the_fresh_price(tmp_path: Path) -> None:
+    priced(
+        tmp_path,
+        {"calls": 800, "cached_calls": 700, "cost_usd": 0.1, "fresh_cost_usd": 0.25},
+        {"calls": 400, "cached_calls": 112, "cost_usd": 0.02, "fresh_cost_usd": 0.15},
+    )
+    text = shown(tmp_path, "priced")
+    assert "took 1,200 calls, 300 tokens, $0.400" in text
+    assert "paid $0.120 of $0.400: 812 of 1,200 calls came from the cache" in text
+    (line,) = [x for x in text.splitlines() if x.strip().startswith("HumanEval/0")]
+    assert "$0.250" in line
+
+
+def test_where_nothing_came_from_the_cache_only_the_price_is_told(tmp_path: Path) -> None:
+    priced(tmp_path, {"calls": 2, "cost_usd": 0.5}, {"calls": 1, "cost_usd": None})
+    text = shown(tmp_path, "priced")
+    assert "took 3 calls, 300 tokens, unknown" in text
+    assert "cache" not in text
+
+
+def test_a_call_that_a_kept_reply_answered_says_so_and_its_fresh_price() -> None:
+    call = {"call_no": 1, "role": "worker", "model": "m", "latency_s": 1.0, "prompt_tokens": 1,
+            "completion_tokens": 2, "cost_usd": 0.0}  # fmt: skip
+    kept = call_line(call | {"cached": True, "fresh_cost_usd": 0.5})
+    assert kept.endswith("1 + 2 tokens · 1.0 s · $0.500 · from the cache")
+    assert call_line(call).endswith("1.0 s · $0.00")
+
+
+def test_what_errored_is_told_by_kind_and_what_is_left_with_the_command_to_go_on(
+    tmp_path: Path,
+) -> None:
+    invalid = {"verdict": "invalid", "calls": 1, "cost_usd": 0.0}
+    priced(
+        tmp_path,
+        {"calls": 1, "cost_usd": 0.0},
+        {**invalid, "error_kind": "sandbox"},
+        {**invalid, "error_kind": "rate_limited"},
+        {**invalid, "error_kind": "rate_limited"},
+        status="budget",
+    )
+    text = shown(tmp_path, "priced")
+    assert "errors: 2 rate_limited, 1 sandbox" in text
+    assert "between 25.0 and 100.0 % were they graded" in text
+    assert "budget, 4 of 6 samples, 5 left" in text
+    assert f"python -m harness resume priced --out {tmp_path}" in text
+    assert listed(tmp_path).startswith("priced  budget 4/6, 5 left")
+
+
+def test_a_complete_run_is_held_against_its_forecast(tmp_path: Path) -> None:
+    told = {"calls": {"worker": [1, 4]}, "tokens": [100.0, 1200.0], "usd": [0.0, 0.0],
+            "minutes": None, "detectable_difference": None, "basis": "typical calls"}  # fmt: skip
+    priced(tmp_path, {"calls": 2, "cost_usd": 0.0}, forecast=told)
+    text = shown(tmp_path, "priced")
+    assert "predicted 1 to 4 calls, 100 to 1.2k tokens; took 2, 150" in text
+    priced(tmp_path, {"calls": 2, "cost_usd": 0.0}, forecast={"of": "a newer harness"})
+    assert "predicted" not in shown(tmp_path, "priced")
+
+
+def test_a_run_with_a_simulated_role_says_so_whatever_its_kind(results: Path) -> None:
+    path = results / "runs" / "20260101-direct" / "run.json"
+    head = json.loads(path.read_text())
+    head["roles"]["judge"] = {"model": "sim/skill=1"}
+    path.write_text(json.dumps(head))
+    assert "[simulated: says nothing about a model]" in shown(results)

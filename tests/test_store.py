@@ -20,6 +20,7 @@ from harness.store import (
     TABLES,
     Store,
     current_snapshot,
+    delete_run,
     open_snapshot,
     plain,
     read_artifact,
@@ -159,7 +160,7 @@ def test_rebuild_says_the_same_as_ingesting_piece_by_piece(tmp_path: Path) -> No
     assert rows(store, "SELECT DISTINCT status, knobs FROM runs") == [("complete", '{"rounds":3}')]
 
 
-def test_a_deleted_run_stays_until_a_rebuild(tmp_path: Path) -> None:
+def test_a_run_whose_folder_was_taken_away_stays_until_a_rebuild(tmp_path: Path) -> None:
     journal, store = begin(tmp_path), Store(tmp_path)
     result(journal, 0)
     store.ingest()
@@ -451,3 +452,210 @@ def test_problems_left_out_without_a_reason_are_a_broken_line(
     report = Store(tmp_path).ingest()
     assert report.broken == 1
     assert "left_out: expected" in report.problems[0]
+
+
+def test_a_journal_of_before_the_cache_paid_for_everything(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    key: dict[str, Any] = {"result_key": "k", "problem_id": "HumanEval/0", "sample": 0}
+    journal.write("call", **key, call_no=1, cost_usd=0.5)
+    journal.write("call", **key, call_no=2, cost_usd=0.0, fresh_cost_usd=0.5, cached=True)
+    journal.write("call", **key, call_no=3, cost_usd=0.0, fresh_cost_usd=None, cached=True)
+    result(journal, 0, cost_usd=0.3)
+    result(journal, 1, cost_usd=0.1, fresh_cost_usd=0.7, cached_calls=2, price_table="t 1")
+    store.ingest()
+    calls = rows(store, "SELECT cached, cost_usd, fresh_cost_usd FROM calls ORDER BY call_no")
+    assert calls == [(False, 0.5, 0.5), (True, 0.0, 0.5), (True, 0.0, None)]
+    found = "SELECT cached_calls, cost_usd, fresh_cost_usd, price_table FROM results ORDER BY ALL"
+    assert rows(store, found) == [(0, 0.3, 0.3, None), (2, 0.1, 0.7, "t 1")]
+
+
+def test_sessions_keep_their_config_forecast_and_who_answered(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    journal.write("session", event="start", config={"method": "direct"})
+    told = {"calls": {"worker": [1, 2]}}
+    journal.write("session", event="end", status="complete", forecast=told,
+                  served_by={"openai/x": ["x-2026"]})  # fmt: skip
+    store.ingest()
+    assert rows(store, "SELECT config, forecast, served_by FROM sessions ORDER BY event DESC") == [
+        ('{"method":"direct"}', None, None),
+        (None, '{"calls":{"worker":[1,2]}}', '{"openai/x":["x-2026"]}'),
+    ]
+
+
+def test_verdicts_priced_by_two_tables_are_mixed(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path, price_table="t 1"), Store(tmp_path)
+    result(journal, 0)  # of before results said it
+    result(journal, 1, price_table="t 1")
+    store.ingest()
+    assert rows(store, "SELECT price_table FROM runs") == [("t 1",)]
+    result(journal, 2, price_table="t 2")
+    store.ingest()
+    assert rows(store, "SELECT price_table FROM runs") == [("mixed: t 1, t 2",)]
+
+
+LEFT = "SELECT samples_asked, samples_left FROM runs"
+
+
+def test_what_is_left_is_what_was_asked_for_and_has_no_verdict(tmp_path: Path) -> None:
+    begin(tmp_path).close()
+    asking(tmp_path, range(5), (0, 1), "interrupted")
+    assert rows(Store(tmp_path), LEFT) == [(5, 3)]
+    asking(tmp_path, range(5), (2, 3, 4), "complete", resumed=2)
+    assert rows(Store(tmp_path), LEFT) == [(5, 0)]
+    begin(tmp_path, "older").close()
+    journal = Journal(tmp_path / "runs" / "older")
+    journal.write("session", event="start", problems=4, samples=4)
+    result(journal, 0, "invalid")
+    result(journal, 1)
+    Store(tmp_path).ingest()
+    assert rows(Store(tmp_path), f"{LEFT} WHERE run_id = 'older'") == [(4, 3)]
+
+
+@pytest.mark.parametrize(
+    "role",
+    [{"model": "sim/skill=1"}, {"model": "scripted/x"},
+     {"model": "replay/old.jsonl", "identity": {"simulated": True}}],
+)  # fmt: skip
+def test_a_run_with_a_simulated_role_is_simulated_whatever_it_says(
+    tmp_path: Path, role: dict[str, Any]
+) -> None:
+    roles = {"worker": {"model": "local/small"}, "judge": role}
+    begin(tmp_path, roles=roles, kind="measured").close()
+    begin(tmp_path, "real", roles={"worker": {"model": "replay/x", "identity": {}}}).close()
+    store = Store(tmp_path)
+    store.ingest()
+    assert rows(store, "SELECT run_id, kind FROM runs ORDER BY run_id") == [
+        ("real", "measured"), ("run-a", "simulated"),
+    ]  # fmt: skip
+
+
+def two_runs(tmp_path: Path) -> Store:
+    """`run-a` of two results and a session, `run-b` of one; ingested and shown."""
+    store = Store(tmp_path)
+    for name, count in (("run-a", 2), ("run-b", 1)):
+        journal = begin(tmp_path, name)
+        journal.write("session", event="start", problems=count, samples=count)
+        for number in range(count):
+            result(journal, number)
+        journal.artifact("def f(): ...")
+        journal.close()
+    store.ingest()
+    store.snapshot()
+    return store
+
+
+def holds_only(store: Store, run_id: str) -> None:
+    """Every table, folder and the board hold this one run, as a rebuild would."""
+    assert rows(store, "SELECT run_id FROM runs") == [(run_id,)]
+    assert [p.name for p in (store.results_dir / "runs").iterdir()] == [run_id]
+    assert [
+        p for p in store.results_dir.iterdir() if p.name.startswith((".deleted", ".gone"))
+    ] == []
+
+    def facts() -> dict[str, list[tuple[Any, ...]]]:
+        return {table: [row[1:] if table != "segments" else row for row in found]
+                for table, found in everything(store).items()}  # fmt: skip
+
+    before = facts()
+    store.rebuild()
+    assert facts() == before
+
+
+def test_deleting_a_run_takes_its_folder_rows_and_board_row_and_no_others(tmp_path: Path) -> None:
+    store = two_runs(tmp_path)
+    size = sum(p.stat().st_size for p in (tmp_path / "runs" / "run-a").iterdir())
+    deleted = delete_run(tmp_path, "run-a")
+    assert (deleted.run_id, deleted.bytes, deleted.rows) == ("run-a", size, 5)
+    with open_snapshot(tmp_path) as board:
+        assert board.execute("SELECT run_id FROM runs").fetchall() == [("run-b",)]
+    holds_only(store, "run-b")
+
+
+def test_a_run_is_deleted_without_a_database_and_with_an_older_one(tmp_path: Path) -> None:
+    for name in ("run-a", "run-b"):
+        begin(tmp_path, name).close()
+    assert delete_run(tmp_path, "run-a").rows == 0
+    store = Store(tmp_path)
+    assert not store.path.exists()
+    begin(tmp_path, "run-c").close()
+    with duckdb.connect(str(store.path)) as connection:
+        connection.execute("CREATE TABLE meta_schema AS SELECT 0 AS version, 0.0 AS applied_at")
+    delete_run(tmp_path, "run-c")
+    holds_only(store, "run-b")
+
+
+def test_a_run_that_is_being_written_is_not_deleted(tmp_path: Path) -> None:
+    store = two_runs(tmp_path)
+    before = everything(store)
+    journal = Journal(tmp_path / "runs" / "run-a")
+    with pytest.raises(StoreError, match=f"run-a: process {os.getpid()} is writing this run"):
+        delete_run(tmp_path, "run-a")
+    journal.close()
+    assert everything(store) == before
+    assert (tmp_path / "runs" / "run-a").is_dir()
+
+
+def test_nothing_is_deleted_beside_a_damaged_database(tmp_path: Path) -> None:
+    store = two_runs(tmp_path)
+    store.path.write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError, match="python -m harness rebuild"):
+        delete_run(tmp_path, "run-a")
+    assert (tmp_path / "runs" / "run-a").is_dir()
+
+
+def test_deleting_an_unknown_run_names_the_nearest_and_a_foreign_folder_stays(
+    tmp_path: Path,
+) -> None:
+    two_runs(tmp_path)
+    (tmp_path / "runs" / "holiday").mkdir()
+    with pytest.raises(UsageError, match=r"near it: run-[ab], run-[ab]"):
+        delete_run(tmp_path, "run-x")
+    with pytest.raises(UsageError, match="holds nothing of a run"):
+        delete_run(tmp_path, "holiday")
+    assert len(list((tmp_path / "runs").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    "moment", ["before the move", "after it", "rows are gone", "half the files"]
+)
+def test_a_deletion_that_is_killed_loses_nothing_else_and_is_finished(
+    tmp_path: Path, moment: str
+) -> None:
+    store = two_runs(tmp_path)
+    code = (  # Python tells a hook of each rename, listing and removal before it happens
+        "import os, pathlib, signal, sys; from harness.store import delete_run\n"
+        "moves = []\n"
+        "def watch(event, args):\n"
+        "    if event == 'os.rename' and 'run-a' in str(args[0]):\n"
+        "        moves.append('before the move' if not moves else 'rows are gone')\n"
+        "    now = moves[-1:]\n"
+        "    if event == 'os.scandir' and len(moves) == 1:\n"
+        "        now = ['after it']\n"
+        "    elif event == 'os.remove' and 'jsonl' in str(args[0]):\n"
+        "        now = ['half the files']\n"
+        "    if now == [sys.argv[2]] and event != 'os.kill':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.addaudithook(watch)\n"
+        "delete_run(pathlib.Path(sys.argv[1]), 'run-a')\n"
+    )
+    child = subprocess.run([sys.executable, "-c", code, tmp_path, moment])
+    assert child.returncode == -signal.SIGKILL
+    if moment == "before the move":
+        assert (tmp_path / "runs" / "run-a").is_dir()
+        delete_run(tmp_path, "run-a")
+    else:
+        assert not (tmp_path / "runs" / "run-a").exists()
+        store.ingest()
+    holds_only(store, "run-b")
+
+
+def test_a_run_begun_anew_after_a_deletion_that_was_cut_off_keeps_its_rows(tmp_path: Path) -> None:
+    store = two_runs(tmp_path)
+    (tmp_path / "runs" / "run-a").rename(tmp_path / ".deleted-run-a")
+    journal = begin(tmp_path, "run-a")
+    result(journal, 7)
+    journal.close()
+    store.ingest(journal.run_dir)
+    found = "SELECT problem_id FROM results JOIN runs USING (run_no) WHERE run_id = 'run-a'"
+    assert rows(store, found) == [("HumanEval/7",)]
+    assert not (tmp_path / ".deleted-run-a").exists()

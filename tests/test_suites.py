@@ -109,7 +109,7 @@ def test_every_suite_has_its_rows_and_its_digest(suites: dict[str, Benchmark]) -
             assert (item.problem.problem_id, item.problem.benchmark) == (key, name)
             assert item.feedback is None
             assert item.problem.examples == ()
-            assert item.oracle.fresh is item.oracle.tests
+            assert item.oracle.fresh() is item.oracle.tests
 
 
 def test_an_alias_loads_the_complete_prompts(data: DataSources) -> None:

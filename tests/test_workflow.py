@@ -144,7 +144,7 @@ async def test_its_own_time_is_limited_and_model_time_is_not(desk):
 
 
 async def test_a_providers_failure_is_not_the_workflows(desk, monkeypatch):
-    monkeypatch.setattr("harness.context.BACKOFF_S", 0.001)
+    monkeypatch.setattr("harness.pacing.BACKOFF_S", 0.001)
     made = desk(*[ModelUnavailable("down")] * 5)
     with pytest.raises(ModelUnavailable):
         await run(made, HEAD + "        return await self.custom('a', 'b')")

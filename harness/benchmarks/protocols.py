@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from harness.benchmarks import unit_tests
 from harness.benchmarks.aflow import public_tests
-from harness.benchmarks.overlap import fresh, parameters, single_tests
-from harness.benchmarks.suite import Benchmark, Item
+from harness.benchmarks.overlap import single_tests
+from harness.benchmarks.suite import Benchmark, Item, with_fresh
 from harness.errors import UsageError
 from harness.types import Assertions, Cases, Level, Problem, Protocol_, Tests
 
@@ -49,10 +49,7 @@ def apply(
         if isinstance(settled, str):
             left_out[key] = settled
         else:
-            oracle, name = settled.oracle, settled.problem.entry_point
-            binds = parameters(oracle.reference, name)
-            rest = fresh(oracle.tests, settled.feedback, name, binds)
-            items[key] = replace(settled, oracle=replace(oracle, fresh=rest))
+            items[key] = with_fresh(settled)
     return replace(benchmark, protocol=protocol, items=items, left_out=left_out)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from harness.benchmarks.overlap import fresh, parameters
 from harness.benchmarks.source import Data, DataSources, Row, Source
 from harness.benchmarks.syntax import parse
 from harness.errors import BenchmarkError, UsageError
@@ -25,6 +27,18 @@ class Item:
 
 def _unchanged(item: Item) -> Item:
     return item
+
+
+def with_fresh(item: Item) -> Item:
+    """The item whose oracle tells hidden tests apart from what its feedback repeats."""
+    oracle, entry_point = item.oracle, item.problem.entry_point
+
+    @functools.cache
+    def rest() -> Tests | None:
+        binds = parameters(oracle.reference, entry_point)
+        return fresh(oracle.tests, item.feedback, entry_point, binds)
+
+    return replace(item, oracle=replace(oracle, fresh=rest))
 
 
 @dataclass(frozen=True)
@@ -85,8 +99,7 @@ def build(
             raise BenchmarkError(
                 f"{data.path} row {number}: {type(error).__name__}: {error}; correct the file"
             ) from error
-        every = replace(item.oracle, fresh=item.oracle.tests)  # as long as there is no feedback
-        items[item.problem.problem_id] = replace(item, oracle=every)
+        items[item.problem.problem_id] = with_fresh(item)
     return Benchmark(
         name=name,
         digest=data.digest,

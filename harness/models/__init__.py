@@ -1,4 +1,4 @@
-"""Models by name: `openai/NAME`, `anthropic/NAME`, `local/NAME` or `local/PATH.gguf`.
+"""Models by name, `provider/rest`: `FORMS` lists them.
 
 A new provider is one file and one line in `_PROVIDERS`.
 """
@@ -8,10 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from harness.errors import UsageError
 from harness.types import Model
+
+if TYPE_CHECKING:
+    from harness.models.prices import Prices
+
+FORMS = (
+    "openai/NAME",
+    "anthropic/NAME",
+    "vllm/NAME",
+    "local/NAME",
+    "local/PATH.gguf",
+    "hf/PATH",
+    "replay/FILE",
+    "sim/skill=0.7,seed=1",
+)
 
 
 @dataclass(frozen=True)
@@ -23,22 +38,37 @@ class Endpoint:
 
 
 def resolve(
-    spec: str, *, endpoints: Mapping[str, Endpoint], cache_dir: Path | None = None
+    spec: str,
+    *,
+    endpoints: Mapping[str, Endpoint],
+    cache_dir: Path | None = None,
+    prices: Prices | None = None,
 ) -> Model:
     """The model of a name. Cheap: nothing is sent, and no weights are loaded before a request.
 
-    `endpoints` is keyed by provider; `cache_dir` holds pulled weights (None: the user's cache).
+    `endpoints` is keyed by provider; `cache_dir` holds pulled weights (None: the user's cache);
+    `prices` go for hosted models (None: the price table alone).
     Raises UsageError: unknown provider or local name, a base URL that is none, missing key,
-    weights not on this machine.
+    weights or recordings not on this machine.
     """
     provider, _, name = spec.partition("/")
     build = _PROVIDERS.get(provider)
-    if build is None or not name:
+    if build is None or not (name or spec == "sim/"):
         raise UsageError(
-            f"unknown model {spec!r}: use openai/NAME, anthropic/NAME, local/NAME or "
-            f"local/PATH.gguf; local names: {', '.join(local_names())}"
+            f"unknown model {spec!r}: use {', '.join(FORMS[:-1])} or {FORMS[-1]}; "
+            f"local names: {', '.join(local_names())}"
         )
-    return build(spec, endpoints.get(provider, Endpoint()), cache_dir)
+    return build(_Wanted(spec, endpoints.get(provider, Endpoint()), cache_dir, prices))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """All that a provider may need to build a model."""
+
+    spec: str
+    endpoint: Endpoint
+    cache_dir: Path | None
+    prices: Prices | None
 
 
 def local_names() -> tuple[str, ...]:
@@ -48,38 +78,66 @@ def local_names() -> tuple[str, ...]:
     return tuple(WEIGHTS)
 
 
-def _openai(spec: str, endpoint: Endpoint, cache_dir: Path | None) -> Model:
+def _openai(wanted: _Wanted) -> Model:
     from harness.models import openai
 
-    key = _key(spec, endpoint, openai.OFFICIAL_URL, "OPENAI")
-    return openai.connect(spec, endpoint.base_url, key)
+    key = _key(wanted, "OPENAI", official_url=openai.OFFICIAL_URL)
+    return openai.connect(wanted.spec, wanted.endpoint.base_url, key, prices=wanted.prices)
 
 
-def _anthropic(spec: str, endpoint: Endpoint, cache_dir: Path | None) -> Model:
+def _anthropic(wanted: _Wanted) -> Model:
     from harness.models import anthropic
 
-    key = _key(spec, endpoint, anthropic.OFFICIAL_URL, "ANTHROPIC")
-    return anthropic.connect(spec, endpoint.base_url, key)
+    key = _key(wanted, "ANTHROPIC", official_url=anthropic.OFFICIAL_URL)
+    return anthropic.connect(wanted.spec, wanted.endpoint.base_url, key, prices=wanted.prices)
 
 
-def _local(spec: str, endpoint: Endpoint, cache_dir: Path | None) -> Model:
+def _vllm(wanted: _Wanted) -> Model:
+    from harness.models import vllm
+
+    key = _key(wanted, "VLLM", official_url=None)
+    return vllm.connect(wanted.spec, wanted.endpoint.base_url, key, prices=wanted.prices)
+
+
+def _local(wanted: _Wanted) -> Model:
     from harness.models import local
 
-    return local.open_local(spec, cache_dir)
+    return local.open_local(wanted.spec, wanted.cache_dir)
 
 
-def _key(spec: str, endpoint: Endpoint, official_url: str, variable: str) -> str:
+def _hf(wanted: _Wanted) -> Model:
+    from harness.models import hf
+
+    return hf.open_hf(wanted.spec)
+
+
+def _replay(wanted: _Wanted) -> Model:
+    from harness.models import replay
+
+    return replay.open_replay(wanted.spec)
+
+
+def _sim(wanted: _Wanted) -> Model:
+    from harness.models import sim
+
+    return sim.open_sim(wanted.spec)
+
+
+def _key(wanted: _Wanted, variable: str, *, official_url: str | None) -> str:
+    """The key to send. `official_url` is the server that needs one; None: no server does."""
+    endpoint = wanted.endpoint
     if endpoint.base_url:
         _check_url(endpoint.base_url, variable)
     if endpoint.api_key:
         if not all("!" <= character <= "~" for character in endpoint.api_key):
             raise UsageError(f"{variable}_API_KEY holds characters that no key has")
         return endpoint.api_key
-    if endpoint.base_url and not endpoint.base_url.startswith(official_url):
+    own = endpoint.base_url and not endpoint.base_url.startswith(official_url or "")
+    if own or official_url is None:
         return "none"  # a server of one's own asks for none, but the SDK does
     raise UsageError(
-        f"{variable}_API_KEY is not set: {spec} needs a key; set it, or set {variable}_BASE_URL "
-        "to a server that needs none"
+        f"{variable}_API_KEY is not set: {wanted.spec} needs a key; set it, or set "
+        f"{variable}_BASE_URL to a server that needs none"
     )
 
 
@@ -102,8 +160,12 @@ def _check_url(url: str, variable: str) -> None:
     raise UsageError(f"{variable}_BASE_URL {wrong}: expected one like http://127.0.0.1:8000/v1")
 
 
-_PROVIDERS: dict[str, Callable[[str, Endpoint, Path | None], Model]] = {
+_PROVIDERS: dict[str, Callable[[_Wanted], Model]] = {
     "openai": _openai,
     "anthropic": _anthropic,
+    "vllm": _vllm,
     "local": _local,
+    "hf": _hf,
+    "replay": _replay,
+    "sim": _sim,
 }

@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from harness.errors import ModelRefused, ModelUnavailable, RequestRejected, Usag
 from harness.models import wire
 from harness.models.pull import cached, default_cache_dir, file_sha256
 from harness.models.registry import Weights, find
-from harness.types import Completion, Message
+from harness.types import About, Completion, Message, Model, Sampling
 
 _UNKNOWN_CONTEXT = 8192  # tokens, for a file that the registry does not know
 
@@ -53,11 +54,11 @@ def cores() -> int:
     return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
-class LocalModel:
+class LocalModel(Model):
     """One GGUF file. Requests are answered one at a time: more slots are no faster on a CPU."""
 
-    connections = 1
-    samples_always = False
+    connections = most_connections = 1
+    repeats = True
 
     def __init__(self, name: str, path: Path, weights: Weights | None) -> None:
         self.name = name
@@ -103,11 +104,10 @@ class LocalModel:
     async def complete(
         self,
         messages: Sequence[Message],
+        sampling: Sampling,
         *,
-        max_tokens: int,
-        temperature: float,
         seed: int | None = None,
-        top_p: float | None = None,
+        about: About | None = None,
     ) -> Completion:
         """Answer once. Cancelling it stops the generation and harms no other request.
 
@@ -115,27 +115,31 @@ class LocalModel:
         """
         request: dict[str, Any] = {
             "messages": list(messages),
-            "max_tokens": max_tokens,
-            "temperature": temperature,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
             # llama.cpp cuts the tail of the distribution by default (top_k 40, top_p 0.95,
             # min_p 0.05). Off, so that a temperature means here what it means elsewhere.
-            "top_p": 1.0 if top_p is None else top_p,
+            "top_p": 1.0 if sampling.top_p is None else sampling.top_p,
             "top_k": 0,
             "min_p": 0.0,
             # With the prompt cache on, the same greedy question was answered differently depending
             # on what was asked before it. Without it answers repeat exactly.
             "cache_prompt": False,
-            "stream": True,
-            "stream_options": {"include_usage": True},
         }
         if seed is not None:
             request["seed"] = seed % (2**32 - 1)  # 2**32 - 1 itself asks for a random one
+        request |= sampling.extra_body
+        request |= {"stream": True, "stream_options": {"include_usage": True}}
+        # chat templates that know levels of effort have no common word for them: `extra_body`
+        # reaches them as {"chat_template_kwargs": {...}}
+        ignored = () if sampling.reasoning_effort is None else ("reasoning_effort",)
         engine = _engine(self._path, self._context, self._weights)
         stop = threading.Event()
         try:
-            return await asyncio.get_running_loop().run_in_executor(
+            completion = await asyncio.get_running_loop().run_in_executor(
                 engine.thread, engine.answer, self.name, request, stop
             )
+            return replace(completion, ignored=ignored)
         finally:
             stop.set()
 

@@ -7,121 +7,126 @@ Reasoning models take no sampling settings; what was asked for and not sent stan
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from harness.errors import ModelUnavailable
-from harness.models import prices, wire
-from harness.types import Completion, Message
+from harness.models import wire
+from harness.types import About, Completion, Limits, Message, Sampling
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI
+    from openai import AsyncOpenAI
+
+    from harness.models.prices import Prices
 
 OFFICIAL_URL = "https://api.openai.com/v1"
 
 _REASONING = ("o1", "o3", "o4", "gpt-5")
 _CHAT = ("gpt-5-chat",)  # reasons not, in spite of its name
-_NO_SYSTEM = ("o1-mini", "o1-preview")
+_EARLY = ("o1-mini", "o1-preview")  # reason, and take neither system message nor effort
+_SETTINGS = {"temperature", "top_p", "seed", "max_tokens", "reasoning_effort"}
+
+
+def open_client(base_url: str, api_key: str, timeout_s: float) -> AsyncOpenAI:
+    """The SDK's client on its aiohttp transport. Nothing is sent yet."""
+    import openai
+
+    return openai.AsyncOpenAI(
+        api_key=api_key,
+        base_url=base_url,
+        max_retries=0,
+        timeout=openai.Timeout(timeout_s, connect=min(timeout_s, wire.CONNECT_TIMEOUT_S)),
+        http_client=openai.DefaultAioHttpClient(),  # up to 1,000 connections
+    )
 
 
 def connect(
-    name: str, base_url: str | None, api_key: str, *, timeout_s: float = wire.TIMEOUT_S
+    name: str,
+    base_url: str | None,
+    api_key: str,
+    *,
+    prices: Prices | None = None,
+    timeout_s: float = wire.TIMEOUT_S,
 ) -> OpenAIChat:
     """A model at `base_url` (default: the official one). Nothing is sent yet."""
-    import openai
-
-    client = openai.AsyncOpenAI(
-        api_key=api_key,
-        base_url=base_url or OFFICIAL_URL,
-        max_retries=0,
-        timeout=openai.Timeout(timeout_s, connect=min(timeout_s, wire.CONNECT_TIMEOUT_S)),
-        http_client=openai.DefaultAioHttpClient(),
-    )
-    return OpenAIChat(name, client)
+    client = open_client(base_url or OFFICIAL_URL, api_key, timeout_s)
+    return OpenAIChat(name, client, prices=prices, timeout_s=timeout_s)
 
 
-class OpenAIChat:
-    """One model of one server. The client carries base URL, key and timeout."""
+class OpenAIChat(wire.Wired):
+    """One model of one server with the chat route."""
 
-    def __init__(self, name: str, client: AsyncOpenAI, *, connections: int = 16) -> None:
-        self.name = name  # "openai/gpt-4o-mini"
-        self.connections = connections
-        self._model = name.partition("/")[2]
-        self._client = client
-        self._url = str(client.base_url)
+    _unasked: Mapping[str, Any] = {}  # sent where a sampling does not say otherwise
+
+    def __init__(
+        self,
+        name: str,
+        client: AsyncOpenAI,
+        *,
+        prices: Prices | None = None,
+        timeout_s: float = wire.TIMEOUT_S,
+    ) -> None:
+        import openai
+
+        super().__init__(name, client, openai, prices=prices, timeout_s=timeout_s)
         family = self._model.rpartition("/")[2]
-        reasoning = family.startswith(_REASONING) and not family.startswith(_CHAT)
-        self.samples_always = reasoning  # whatever the temperature that it is asked with
-        # Settings that this model is known not to take; grows when the server says so.
-        self._untaken = {"temperature", "top_p", "max_tokens"} if reasoning else set[str]()
-        if family.startswith(_NO_SYSTEM):
-            self._untaken.add("system")
-
-    def identity(self) -> dict[str, Any]:
-        """Name and server. No key."""
-        return {"name": self.name, "base_url": wire.public_url(self._url)}
-
-    def price(self, completion: Completion) -> float | None:
-        """Dollars at the server's list price; None for a server that the price table lacks."""
-        return prices.price(completion, self._model, self._url)
+        if family.startswith(_REASONING) and not family.startswith(_CHAT):
+            self.samples_always = True  # whatever the temperature that it is asked with
+            self._untaken |= {"temperature", "top_p", "max_tokens"}
+        if family.startswith(_EARLY):
+            self._untaken |= {"system", "reasoning_effort"}
 
     async def complete(
         self,
         messages: Sequence[Message],
+        sampling: Sampling,
         *,
-        max_tokens: int,
-        temperature: float,
         seed: int | None = None,
-        top_p: float | None = None,
+        about: About | None = None,
     ) -> Completion:
-        """Answer once; one request. Raises ModelRefused, RequestRejected, ModelUnavailable."""
-        import openai
+        """Answer once; one request.
 
-        asked = {"temperature": temperature, "top_p": top_p, "seed": seed}
-        settings: dict[str, Any] = {k: value for k, value in asked.items() if value is not None}
-        ignored = [key for key in settings if key in self._untaken]
-        for key in ignored:
-            del settings[key]
+        Raises ModelRefused, RequestRejected, RateLimited, ModelUnavailable.
+        """
+        settings, ignored = self._settings(sampling, seed)
         limit = "max_completion_tokens" if "max_tokens" in self._untaken else "max_tokens"
-        settings[limit] = max_tokens
+        settings[limit] = sampling.max_tokens
         if "system" in self._untaken and any(m["role"] == "system" for m in messages):
             messages = _without_system(messages)
             ignored.append("system")
-        try:
-            reply = await self._client.chat.completions.create(
-                model=self._model, messages=cast(Any, list(messages)), **settings
-            )
-        except openai.APIStatusError as error:
-            raise self._fault(error, settings) from None  # its text may repeat the key
-        except openai.APIConnectionError as error:
-            raise wire.unreachable(self.name, self._url, error) from error
-        except (openai.APIError, *wire.NO_JSON) as error:
-            raise wire.unreadable(self.name, self._url) from error
-        return self._completion(reply, tuple(ignored))
+        body = {
+            "model": self._model,
+            "messages": messages,
+            **self._unasked,
+            **settings,
+            **sampling.extra_body,
+        }
+        found, limits = await self._post("/chat/completions", body, settings)
+        return self._completion(found, tuple(ignored), limits)
 
-    def _fault(self, error: APIStatusError, sent: dict[str, Any]) -> Exception:
-        setting = error.param or ""
-        if (
-            error.status_code == 400
-            and (error.code or "").startswith("unsupported")
-            and setting in sent  # may be known by now: another request in flight was told
-            and setting in ("temperature", "top_p", "seed", "max_tokens")
-        ):
-            self._untaken.add(setting)
-            return ModelUnavailable(f"{self.name} takes no {setting}: ask again without it", 0.0)
-        key, status, headers = self._client.api_key, error.status_code, error.response.headers
-        return wire.fault(self.name, self._url, status, error.body, headers, key=key)
+    def _refused(self, body: object, sent: Mapping[str, Any]) -> set[str]:
+        """By code and parameter; of an argument unknown to a model the message alone tells."""
+        error = body if isinstance(body, Mapping) else {}
+        code, setting = str(error.get("code") or ""), error.get("param")
+        words = wire.explain(body)
+        # a level of effort that the model does not know is no refusal of all levels
+        value = setting == "reasoning_effort" and code == "unsupported_value"
+        if setting in _SETTINGS & sent.keys() and code.startswith("unsupported") and not value:
+            return {str(setting)}
+        if words.startswith("Unrecognized request argument"):
+            return {name for name in _SETTINGS & sent.keys() if name in words}
+        return set()
 
-    def _completion(self, reply: object, ignored: tuple[str, ...]) -> Completion:
-        found = wire.plain(reply)
+    def _completion(
+        self, found: Mapping[str, Any], ignored: tuple[str, ...], limits: Limits | None
+    ) -> Completion:
         choices = found.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else None
         message = first.get("message") if isinstance(first, Mapping) else None
         if not isinstance(first, Mapping) or not isinstance(message, Mapping):
-            raise wire.unreadable(self.name, self._url)
+            raise self._unreadable()
         content = message.get("content")  # null where the model answered with no text at all
         text = "" if content is None else wire.text_of(content)
         if text is None:
-            raise wire.unreadable(self.name, self._url)
+            raise self._unreadable()
         usage = wire.part(found, "usage")
         prompt = wire.part(usage, "prompt_tokens_details")
         completion = wire.part(usage, "completion_tokens_details")
@@ -134,10 +139,8 @@ class OpenAIChat:
             finish=wire.word(first.get("finish_reason")),
             model=wire.word(found.get("model")),
             ignored=ignored,
+            limits=limits,
         )
-
-    async def close(self) -> None:
-        await self._client.close()
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:

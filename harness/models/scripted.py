@@ -6,19 +6,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.models import wire
-from harness.types import Completion, Message
+from harness.types import About, Completion, Message, Model, Sampling
 
 Replies = Sequence[str | Exception] | Callable[[Sequence[Message]], str]
 
 
-class ScriptedModel:
+class ScriptedModel(Model):
     """Answers with `replies` in order, or with what the function makes of the messages.
 
     An exception among the replies is raised. Tokens are words; every answer is free.
     """
 
-    connections = 8
-    samples_always = False
+    connections = most_connections = 8
+    simulated = True
+    cacheable = False  # replies go by their number
 
     def __init__(self, name: str, replies: Replies) -> None:
         if not name.startswith("scripted/"):
@@ -36,23 +37,14 @@ class ScriptedModel:
     async def complete(
         self,
         messages: Sequence[Message],
+        sampling: Sampling,
         *,
-        max_tokens: int,
-        temperature: float,
         seed: int | None = None,
-        top_p: float | None = None,
+        about: About | None = None,
     ) -> Completion:
         """The next reply. Raises AssertionError when the script has run out."""
         number = len(self.requests)
-        self.requests.append(
-            {
-                "messages": list(messages),
-                "max_tokens": max_tokens,
-                "temperature": temperature,
-                "seed": seed,
-                "top_p": top_p,
-            }
-        )
+        self.requests.append({"messages": list(messages), "seed": seed, **sampling.as_dict()})
         if callable(self._replies):
             reply: str | Exception = self._replies(messages)
         elif number < len(self._replies):

@@ -1,23 +1,37 @@
-"""What the vendors' SDKs have in common: reading a reply, and failures as our own errors.
+"""What the vendors' SDKs have in common: one request, its reply, and failures as our own errors.
 
-The SDKs check no reply: whatever a server or a proxy sends with status 200 comes through.
+Requests go through the SDK's documented way to any route (`client.post`), which sends and checks
+the status and leaves the reply as it came: its model classes check nothing and cost more CPU than
+all the rest of a call. So whatever a server or a proxy sends with status 200 comes through to here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import json
+import math
+import re
 import time
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from harness.errors import ModelError, ModelRefused, ModelUnavailable, RequestRejected
+from harness.errors import (
+    ModelError,
+    ModelRefused,
+    ModelUnavailable,
+    RateLimited,
+    RequestRejected,
+)
+from harness.types import Completion, Limits, Model, Sampling
 
-TIMEOUT_S = 600.0
+if TYPE_CHECKING:
+    from harness.models.prices import Prices
+
+TIMEOUT_S = 600.0  # for one reply, from the first byte sent to the last received
 CONNECT_TIMEOUT_S = 15.0
-
-NO_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)  # as the SDKs let them pass
 
 _REFUSED = {401, 402, 403, 404, 405}  # key, account, permission, model's name, base URL
 _BUSY = {408, 409, 425, 429}
@@ -36,11 +50,13 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
-def plain(reply: object) -> Mapping[str, Any]:
-    """What an SDK made of a reply, as plain data; empty where the reply was no JSON object."""
-    from pydantic import BaseModel
-
-    return reply.model_dump(warnings=False) if isinstance(reply, BaseModel) else {}
+def plain(content: bytes) -> Mapping[str, Any]:
+    """The JSON object of a reply; empty where it holds something else, or no JSON at all."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):  # a page, half a reply, other bytes, brackets without end
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def part(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -82,45 +98,221 @@ def explain(body: object) -> str:
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait (RFC 9110, 10.2.3); None when it does not say."""
-    milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after")
+    milliseconds, value = _number(headers.get("retry-after-ms")), headers.get("retry-after")
+    if milliseconds is not None:
+        return milliseconds / 1000
+    if value is None or _number(value) is not None:
+        return _number(value)
     try:
-        if milliseconds is not None:
-            return max(0.0, float(milliseconds) / 1000)
-        if value is None:
-            return None
-        if value.strip().isdigit():
-            return float(value)
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - _now(headers))
     except ValueError:
         return None
 
 
+def limits(headers: Mapping[str, str]) -> Limits | None:
+    """What a reply's headers tell of rate limits; None where they tell nothing.
+
+    OpenAI and those who follow it: `x-ratelimit-remaining-tokens`, with times as "6m0s" or "20ms";
+    https://platform.openai.com/docs/guides/rate-limits. Anthropic:
+    `anthropic-ratelimit-tokens-remaining`, with the moment of the reset (RFC 3339);
+    https://platform.claude.com/docs/en/api/rate-limits. Of the limits for tokens read and tokens
+    written, which it tells besides, the one of which less is left stands for a limit on tokens
+    that it does not tell.
+    """
+    told = {key: value for key, value in headers.items() if "ratelimit-" in key}
+    if not told:
+        return None
+    told["date"] = headers.get("date", "")
+    requests, tokens = _limit(told, "requests"), _limit(told, "tokens")
+    if tokens == _NOTHING:
+        tokens = min(
+            (_limit(told, f"{way}-tokens") for way in ("input", "output")),
+            key=lambda one: math.inf if not one[0] or one[1] is None else one[1] / one[0],
+        )
+    found = Limits(*requests, *tokens)
+    return None if found == Limits() else found
+
+
+_NOTHING = (None, None, None)
+
+
+def _limit(told: Mapping[str, str], what: str) -> tuple[float | None, float | None, float | None]:
+    """The most, what is left, and the seconds until all is back."""
+    openai, anthropic = f"x-ratelimit-{{}}-{what}", f"anthropic-ratelimit-{what}-{{}}"
+
+    def get(part: str) -> str | None:
+        return told.get(openai.format(part)) or told.get(anthropic.format(part))
+
+    return _number(get("limit")), _number(get("remaining")), _reset_s(get("reset"), told)
+
+
+def _number(text: str | None) -> float | None:
+    """A number of 0 or more, else None."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if 0 <= value < math.inf else None
+
+
+_UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|us|ns|d|h|m|s)")
+
+
+def _reset_s(text: str | None, headers: Mapping[str, str]) -> float | None:
+    """Seconds until a reset: "6m0s", plain seconds, or a moment."""
+    if not text or _number(text) is not None:
+        return _number(text)
+    if _SPAN.sub("", text) == "":
+        return sum(float(count) * _UNITS_S[unit] for count, unit in _SPAN.findall(text))
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return max(0.0, moment.timestamp() - _now(headers)) if moment.tzinfo else None
+
+
+def _now(headers: Mapping[str, str]) -> float:
+    """Unix seconds by the server's clock, where it tells, since its moments are of that clock."""
+    try:
+        return email.utils.parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return time.time()
+
+
 def fault(
-    name: str, url: str, status: int, body: object, headers: Mapping[str, str], *, key: str
+    where: str, status: int, body: object, headers: Mapping[str, str], *, key: str
 ) -> ModelError:
     """The error for an HTTP status. The key appears in none, even where the server repeats it."""
     words = explain(body)
     if len(key) >= 8:
         words = words.replace(key, "[key]")
-    where = f"{name}: {urlsplit(public_url(url)).netloc} answered {status}"
+    where = f"{where} answered {status}"
     if status == 401:  # servers repeat a part of the key here, so their words are left out
         return ModelRefused(f"{where}: the key is refused")
     message = f"{where}: {words}" if words else where
     if status in _REFUSED or any(sign in str(body) for sign in _OUT_OF_CREDIT):
         return ModelRefused(message)
     if status in _BUSY or status >= 500:
-        return ModelUnavailable(message, retry_after_s(headers))
+        kind = RateLimited if status == 429 else ModelUnavailable
+        return kind(message, retry_after_s(headers), limits(headers))
     return RequestRejected(message)
 
 
-def unreachable(name: str, url: str, error: Exception) -> ModelUnavailable:
-    """The error for a time-out, a refused or a cut connection."""
-    cause = error.__cause__ or error
-    words = " ".join(str(cause).split())[:300] or "no further word"
-    host = urlsplit(public_url(url)).netloc
-    return ModelUnavailable(f"{name}: no answer from {host}: {type(cause).__name__}: {words}")
+class Wired(Model):
+    """A model behind a vendor's SDK. The client carries base URL, key and timeout."""
+
+    def __init__(
+        self, name: str, client: Any, sdk: Any, *, prices: Prices | None, timeout_s: float
+    ) -> None:
+        """`client` is an asynchronous one of the module `sdk`; both vendors' are made alike."""
+        from harness.models.prices import listed
+
+        self.name = name
+        self._model = name.partition("/")[2]  # as the server calls it
+        self._client = client
+        self._sdk = sdk
+        self._url = str(client.base_url)
+        self._prices = prices or listed()
+        self._timeout_s = timeout_s
+        self._untaken: set[str] = set()  # settings that this model is known not to take
+
+    def identity(self) -> dict[str, Any]:
+        """Name and server. No key."""
+        return {"name": self.name, "base_url": self.endpoint()}
+
+    def endpoint(self) -> str:
+        """Base URL, without what may not be written down."""
+        return public_url(self._url)
+
+    def price(self, completion: Completion) -> float | None:
+        """Dollars at the server's list price; None for a server that the price table lacks."""
+        return self._prices.price(completion, self.name, self._url)
+
+    def _settings(self, sampling: Sampling, seed: int | None) -> tuple[dict[str, Any], list[str]]:
+        """What this model takes of the settings that are given, and the names of the others."""
+        given = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": seed,
+            "reasoning_effort": sampling.reasoning_effort,
+        }
+        asked = {key: value for key, value in given.items() if value is not None}
+        taken = {key: value for key, value in asked.items() if key not in self._untaken}
+        return taken, [key for key in asked if key not in taken]
+
+    async def _post(
+        self, path: str, body: Mapping[str, Any], settings: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], Limits | None]:
+        """One request: the reply's JSON object, empty where it is none, and its rate limits.
+
+        `settings` are those of `_settings` that the body carries, for the server to refuse.
+        """
+        import aiohttp
+        import httpx2
+
+        try:
+            async with asyncio.timeout(self._timeout_s):  # the client's own is between two bytes
+                response = await self._client.post(path, cast_to=httpx2.Response, body=body)
+        except self._sdk.APIStatusError as error:
+            status, headers = error.status_code, _headers(error.response)
+            untaken = self._refused(error.body, settings) if status == 400 else set()
+            if untaken:
+                self._untaken |= untaken
+                which = " and ".join(sorted(untaken))
+                raise ModelUnavailable(
+                    f"{self.name} takes no {which}: ask again without it", 0.0
+                ) from None
+            key = self._client.api_key or ""
+            raise fault(self._where, status, error.body, headers, key=key) from None  # may hold it
+        except (
+            self._sdk.APIConnectionError,
+            httpx2.HTTPError,
+            httpx2.InvalidURL,  # of a redirect
+            aiohttp.ClientError,
+            OSError,  # a TimeoutError is one
+        ) as error:
+            raise self._unreachable(error) from error
+        return plain(response.content), limits(_headers(response))
+
+    @property
+    def _where(self) -> str:
+        return f"{self.name}: {urlsplit(self.endpoint()).netloc}"
+
+    def _refused(self, body: object, sent: Mapping[str, Any]) -> set[str]:
+        """Of the settings sent, those that the error of a 400 says this model never takes."""
+        raise NotImplementedError
+
+    def _unreachable(self, error: BaseException) -> ModelError:
+        """The error for a time-out, a refused or a cut connection."""
+        host = urlsplit(self.endpoint()).netloc
+        if isinstance(error, TimeoutError):
+            words = f"not whole after {self._timeout_s:g} s"
+        else:
+            cause = root(error)
+            words = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
+        return ModelUnavailable(f"{self.name}: no answer from {host}: {words}")
+
+    def _unreadable(self) -> ModelUnavailable:
+        """The error for a reply of status 200 that is none: a proxy's page, half a JSON."""
+        return ModelUnavailable(
+            f"{self.name}: {self.endpoint()} sent no completion; is the base URL right?"
+        )
+
+    async def close(self) -> None:
+        await self._client.close()
 
 
-def unreadable(name: str, url: str) -> ModelUnavailable:
-    """The error for a reply of status 200 that is no completion: a proxy's page, half a JSON."""
-    return ModelUnavailable(f"{name}: {public_url(url)} sent no completion; is the base URL right?")
+def _headers(response: Any) -> dict[str, str]:
+    """A reply's headers by their names in small letters; cheaper than the client's own view."""
+    return {
+        key.lower().decode("latin-1"): value.decode("latin-1")
+        for key, value in response.headers.raw
+    }
+
+
+def root(error: BaseException) -> BaseException:
+    """The first cause of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

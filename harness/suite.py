@@ -1,0 +1,465 @@
+"""Runs a suite: every cell of a grid (`harness/grid.py`) after the other, under one budget.
+
+What an earlier process finished is taken over: a cell that is complete starts nothing, so the same
+command again goes on. All cells share the cache of replies. Two processes may run one suite: a
+cell that the other one writes is come back to at the end; each then has a budget of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from harness import api, forecast
+from harness.budget import Budget
+from harness.errors import (
+    BenchmarkError,
+    BudgetReached,
+    HarnessError,
+    ModelRefused,
+    StoreError,
+    UsageError,
+)
+from harness.grid import Cell, Suite, load, shipped, short
+from harness.journal import read_run, read_segment, segments
+from harness.metrics import count, dollars, duration, percent
+from harness.models import Endpoint
+from harness.run import Job, Listener, Progress
+from harness.store import writer_is_gone
+from harness.types import Completion
+
+if TYPE_CHECKING:
+    from harness.sandbox import Sandbox
+
+BUSY_S = 2.0  # between looks at a run that another process writes
+WIDTH, NAME = 120, 9  # characters of a table, and at least of a name in it
+# what is read of a result; a line that lacks it is as good as lost
+_RESULT = {"result_key", "problem_id", "sample", "verdict", "calls", "wall_s", "cost_usd",
+           "prompt_tokens", "completion_tokens"}  # fmt: skip
+Range = tuple[float, float]
+
+
+@dataclass
+class Row:
+    """A cell and how far it is."""
+
+    cell: Cell
+    plan: api.Plan
+    progress: Progress
+    run_dir: Path
+    status: str = "left"  # complete, partial, left, budget, refused, skipped, failed
+    reason: str | None = None
+    forecast: forecast.Forecast | None = None  # of all of the cell
+
+    @property
+    def left(self) -> int:
+        """Samples without a verdict."""
+        return self.progress.total - self.done
+
+    @property
+    def done(self) -> int:
+        return len(self.progress.rows) - self.progress.invalid
+
+    def ahead(self) -> dict[str, Range | None]:
+        """Calls, tokens, usd and minutes of what is left, as (least, most); None is unknown."""
+        found = self.forecast
+        if found is None:
+            return {}
+        share = self.left / self.progress.total
+        calls = [sum(ends) for ends in zip(*found.calls.values(), strict=True)]
+        parts: dict[str, Range | None] = {"calls": (calls[0], calls[1]), "tokens": found.tokens}
+        parts |= {"usd": found.usd, "minutes": found.minutes}
+        return {
+            name: None if ends is None else (share * ends[0], share * ends[1])
+            for name, ends in parts.items()
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        plan, progress, estimate = self.plan, self.progress, self.progress.estimate()
+        found = {
+            "label": self.cell.label,
+            "row": self.cell.row,
+            "benchmark": plan.benchmark.name,
+            "list": plan.config.list,
+            "protocol": plan.config.protocol,
+            "method": plan.method.name,
+            "knobs": plan.knobs,
+            "roles": {role: model.name for role, model in plan.models.items()},
+            "seed": plan.config.seed,
+            "status": self.status,
+            "reason": self.reason,
+            "run": self.run_dir.name if self.run_dir.exists() else None,
+            "samples": progress.total,
+            "left": self.left,
+            "errors": progress.invalid,
+            "pass@1": {
+                "value": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
+                "problems": estimate.problems,
+            },
+            "calls": progress.calls,
+            "tokens": progress.tokens,
+            "cost_usd": progress.total_of("cost_usd"),
+            "fresh_cost_usd": progress.total_of("fresh_cost_usd"),
+        }
+        if self.forecast is not None:
+            found["forecast"] = forecast.as_dict(self.forecast)
+            found["ahead"] = {
+                name: None if ends is None else [round(end, 6) for end in ends]
+                for name, ends in self.ahead().items()
+            }
+        return found
+
+
+@dataclass(frozen=True)
+class SuiteSummary:
+    """All cells of a suite and how far they are. `as_dict` is what `suite --json` prints."""
+
+    suite: Suite
+    rows: list[Row]
+    stopped: str | None = None  # which budget ended it
+
+    @property
+    def exit_code(self) -> int:
+        """3 at the budget, 4 when a provider refused a cell, 1 when something errored, else 0."""
+        if self.stopped is not None:
+            return 3
+        states = {row.status for row in self.rows}
+        if states & {"refused", "skipped"}:
+            return 4
+        return int(bool(states & {"partial", "failed"}))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "suite": self.suite.name,
+            "summary": self.suite.summary,
+            "budget": dict(self.suite.budget),
+            "stopped": self.stopped,
+            "cells": [row.as_dict() for row in self.rows],
+            "left": sum(row.left for row in self.rows),
+            "ahead": {
+                name: None if ends is None else [round(end, 6) for end in ends]
+                for name, ends in self.ahead().items()
+            },
+        }
+
+    def ahead(self) -> dict[str, Range | None]:
+        """The sums of what the cells still take; None as soon as one is unknown."""
+        parts = [row.ahead() for row in self.rows]
+        found: dict[str, Range | None] = {}
+        for name in parts[0] if parts else ():
+            ends = [part[name] for part in parts]
+            known = [end for end in ends if end is not None]
+            total = (sum(low for low, _ in known), sum(high for _, high in known))
+            found[name] = total if len(known) == len(ends) else None
+        return found
+
+
+def survey(
+    suite: Suite,
+    *,
+    endpoints: Mapping[str, Endpoint] | None = None,
+    cache_dir: Path | None = None,
+    forecasts: bool = False,
+) -> SuiteSummary:
+    """How far every cell is, and with `forecasts` what the rest will take. Runs and sends nothing.
+
+    A key that is not set is no error here. Raises UsageError and BenchmarkError.
+    """
+    keyless = dict(endpoints or {})
+    for provider in api.REMOTE:
+        given = keyless.get(provider, Endpoint())
+        keyless[provider] = replace(given, api_key=given.api_key or "none")
+    rows = _rows(suite, keyless, cache_dir)
+    for row in rows:
+        if forecasts:
+            past = forecast.read_past(row.plan)
+            row.forecast = forecast.forecast(row.plan, past=past)
+    return SuiteSummary(suite, rows)
+
+
+async def run_suite(
+    suite: Suite,
+    *,
+    endpoints: Mapping[str, Endpoint] | None = None,
+    cache_dir: Path | None = None,
+    sandbox: Sandbox | None = None,
+    listen: Listener = lambda progress, row: None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> SuiteSummary:
+    """Run what is left of every cell, one after the other, under one budget.
+
+    All cells are prepared before the first one runs. A provider that refuses for good ends its
+    cell, and the model's other cells are skipped; what else goes wrong with one ends that one. A
+    cell that another process writes is come back to at the end. Raises UsageError, BenchmarkError
+    and StoreError.
+    """
+    rows = _rows(suite, endpoints or {}, cache_dir)
+    tokens = suite.budget.get("tokens")
+    spent = Budget(
+        usd=suite.budget.get("usd"),
+        tokens=None if tokens is None else int(tokens),
+        minutes=suite.budget.get("minutes"),
+    )
+    for row in rows:
+        _check_prices(row, spent)
+        spent.resume(read_run(row.run_dir))
+    work = _Work(rows, spent, sandbox, listen, warn)
+    stopped = None
+    try:
+        busy = [row for row in rows if not await work.turn(row)]
+        for row in busy:
+            while not await work.turn(row):
+                spent.check()
+                await asyncio.sleep(BUSY_S)
+    except BudgetReached as reached:
+        stopped = str(reached)
+    return SuiteSummary(suite, rows, stopped)
+
+
+@dataclass
+class _Work:
+    """What the cells of one suite share while they run."""
+
+    rows: list[Row]
+    budget: Budget
+    sandbox: Sandbox | None
+    listen: Listener
+    warn: Callable[[str], None]
+    refused: dict[str, str] = field(default_factory=dict)  # model -> what its provider said
+
+    async def turn(self, row: Row) -> bool:
+        """Bring one cell as far as it goes; False when another process is at it.
+
+        Raises BudgetReached, StoreError, UsageError and BenchmarkError, which end the suite.
+        """
+        place = f"cell {self.rows.index(row) + 1} of {len(self.rows)}: {row.cell.label}"
+        _look(row)
+        if row.left == 0:
+            row.status = "complete"
+            return True
+        models = {model.name for model in row.plan.models.values()}
+        for model in sorted(models & self.refused.keys()):
+            row.status, row.reason = "skipped", f"{model} was refused before"
+            return True
+        if not writer_is_gone(row.run_dir):
+            return self._later(row, place)
+        self.budget.check()
+        self.warn(f"{place}: {row.left} of {row.progress.total} samples are left")
+        try:
+            await asyncio.to_thread(api.fetch_weights, row.plan, self.warn)
+            summary = await api.execute(
+                row.plan,
+                sandbox=self.sandbox,
+                listen=self.listen,
+                warn=self.warn,
+                budget=self.budget,
+            )
+        except ModelRefused as error:
+            _look(row)
+            row.status, row.reason = "refused", str(error)
+            self.refused |= dict.fromkeys(_refusing(row) or models, str(error))
+        except StoreError:
+            if writer_is_gone(row.run_dir):
+                raise
+            return self._later(row, place)
+        except (UsageError, BenchmarkError):
+            raise
+        except HarnessError as error:
+            _look(row)
+            row.status, row.reason = "failed", str(error)
+        else:
+            row.progress, row.plan = summary.progress, summary.plan
+            row.status, row.reason = summary.status, summary.reason
+            if summary.status == "budget":
+                raise BudgetReached(str(summary.reason))
+        if row.status in ("refused", "failed"):
+            self.warn(f"{place}: {row.status}: {row.reason}")
+        return True
+
+    def _later(self, row: Row, place: str) -> bool:
+        if row.status != "busy":
+            self.warn(f"{place}: another process is at it; it is looked at again at the end")
+        row.status = "busy"
+        return False
+
+
+def _rows(suite: Suite, endpoints: Mapping[str, Endpoint], cache_dir: Path | None) -> list[Row]:
+    """Every cell, prepared, with what its journal holds. Raises UsageError and BenchmarkError."""
+    rows: list[Row] = []
+    loaded: dict[str, api.Plan] = {}  # cells on the same problems hold them once
+    for cell in suite.cells():
+        try:
+            plan = api.prepare(cell.config, endpoints=endpoints, cache_dir=cache_dir)
+        except UsageError as error:
+            raise UsageError(f"{suite.file}: [[row]] {cell.row}: {error}") from None
+        config = cell.config
+        parts = (config.benchmark, config.list, config.protocol, config.limit, config.problems)
+        first = loaded.setdefault(repr((*parts, config.data)), plan)
+        plan = replace(plan, benchmark=first.benchmark, items=first.items, loaded=first.loaded)
+        row = Row(cell, plan, Progress(0), api._run_dir(plan))
+        _look(row)
+        if row.left == 0:
+            row.status = "complete"
+        rows.append(row)
+    return rows
+
+
+def _look(row: Row) -> None:
+    """Take from a cell's journal how far it is."""
+    plan = row.plan
+    job = Job(
+        run_dir=row.run_dir,
+        config_hash=plan.config_hash,
+        method=plan.method,
+        knobs=plan.knobs,
+        level=plan.level,
+        items=plan.items,
+        n_samples=plan.config.n_samples,
+        seed=plan.config.seed,
+        sampling=plan.sampling,
+        in_flight=None,
+        price_table=plan.prices.version,
+    )
+    results: dict[str, dict[str, Any]] = {}
+    out: Mapping[str, Any] = {}  # problems that this environment cannot grade
+    for record in read_run(row.run_dir):
+        if record["kind"] == "result" and record.keys() >= _RESULT:
+            results[record["result_key"]] = record
+        elif record["kind"] == "session" and record.get("environment") == plan.environment:
+            out = record.get("left_out") or {}
+    keys = [
+        job.result_key(item, sample)
+        for item in plan.items
+        if item.problem.problem_id not in out
+        for sample in range(plan.config.n_samples)
+    ]
+    row.progress = Progress(len(keys))
+    row.progress.rows = {key: results[key] for key in keys if key in results}
+
+
+def _refusing(row: Row) -> set[str]:
+    """The models that a cell's newest process asked in vain."""
+    failed: set[str] = set()
+    answered: set[str] = set()
+    for path in segments(row.run_dir)[-1:]:
+        for _, _, record in read_segment(path):
+            if record is not None and record["kind"] == "call":
+                (answered if record["error"] is None else failed).add(record["model"])
+    return failed - answered
+
+
+def _check_prices(row: Row, budget: Budget) -> None:
+    """Raise UsageError when a budget in dollars cannot hold for a cell."""
+    for model in row.plan.models.values():
+        if budget.usd is not None and model.price(Completion("", 1000, 1000)) is None:
+            raise UsageError(
+                f"the price of {model.name} is unknown, so a budget in dollars cannot hold: "
+                "use tokens, or give its price with --prices"
+            )
+
+
+def show(summary: SuiteSummary, stream: IO[str], *, missing: bool = False) -> None:
+    """Print a table, a line a cell: how far it is, or with forecasts what the rest takes.
+
+    With `missing` only the cells of which something is left. Names lose their middle where the
+    line would be longer than `WIDTH`.
+    """
+    rows = [row for row in summary.rows if row.left or not missing]
+    ahead = bool(rows) and rows[0].forecast is not None
+    names = ["benchmark", "method", "worker", "meta"]
+    numbers = ["left", "calls", "tokens", "cost", "time"]
+    if not ahead:
+        numbers = ["done", "pass@1 [95%]", "calls", "tokens", "cost", "status"]
+    lines = [[*names, "seed", *numbers]]
+    lines += [[*_names(row), *(_expected(row) if ahead else _measured(row))] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    while sum(widths) + 2 * (len(widths) - 1) > WIDTH and max(widths[: len(names)]) > NAME:
+        widths[widths.index(max(widths[: len(names)]))] -= 1
+    for line in lines if rows else ():
+        cut = [_fitted(text, width) for text, width in zip(line, widths, strict=True)]
+        left = {*range(len(names)), *([] if ahead else [len(line) - 1])}
+        placed = (
+            text.ljust(width) if place in left else text.rjust(width)
+            for place, (text, width) in enumerate(zip(cut, widths, strict=True))
+        )
+        print("  ".join(placed).rstrip(), file=stream)
+    for row in rows:
+        if row.reason:
+            print(f"{row.cell.label}: {row.status}: {row.reason}", file=stream)
+    print(_closing(summary, ahead), file=stream, flush=True)
+
+
+def _names(row: Row) -> list[str]:
+    models = row.plan.models
+    meta = short(models["meta"].name) if "meta" in models else ""
+    config = row.plan.config
+    worker = short(models["worker"].name)
+    return [config.benchmark, config.method, worker, meta, str(config.seed)]
+
+
+def _fitted(name: str, width: int) -> str:
+    """A name in so many characters, without its middle where it is longer."""
+    if len(name) <= width:
+        return name
+    head = width // 2 - 1
+    return f"{name[:head]}..{name[head + 2 - width :]}"
+
+
+def _measured(row: Row) -> list[str]:
+    """Samples done, pass@1, calls, tokens, the cost as if asked anew, and the status."""
+    estimate, progress = row.progress.estimate(), row.progress
+    done = f"{row.done}/{progress.total}"
+    if not progress.rows:
+        return [done, "", "", "", "", row.status]
+    score = "no verdict"
+    if estimate.value is not None:
+        low, high = percent(estimate.low), percent(estimate.high)
+        score = f"{percent(estimate.value)} [{low}, {high}]"
+    tokens = None if progress.tokens is None else forecast.rounded(progress.tokens)
+    cost = dollars(progress.total_of("fresh_cost_usd"))
+    return [done, score, count(progress.calls), tokens or "unknown", cost, row.status]
+
+
+def _expected(row: Row) -> list[str]:
+    """Samples left, and the calls, tokens, dollars and time that they take."""
+    return [str(row.left), *_spans(row.ahead())]
+
+
+def _spans(ahead: Mapping[str, Range | None]) -> list[str]:
+    texts: dict[str, Callable[[float], str]] = {
+        "calls": forecast.rounded,
+        "tokens": forecast.rounded,
+        "usd": lambda usd: dollars(usd) if usd < 10 else f"${usd:,.0f}",
+        "minutes": lambda minutes: duration(60 * minutes),
+    }
+    found = []
+    for name, text in texts.items():
+        ends = ahead[name]
+        low, high = ("unknown", "unknown") if ends is None else map(text, ends)
+        found.append(low if low == high else f"{low}-{high}")
+    return found
+
+
+def _closing(summary: SuiteSummary, ahead: bool) -> str:
+    """One line: how many cells are complete, what is left, why it stopped."""
+    complete = sum(row.left == 0 for row in summary.rows)
+    left = sum(row.left for row in summary.rows)
+    line = f"{summary.suite.name}: {complete} of {len(summary.rows)} cells are complete"
+    if left:
+        line += f"; {left:,} samples are left"
+    if ahead and left:
+        calls, tokens, usd, time = _spans(summary.ahead())
+        price, took = ("price unknown", "time unknown")
+        line += f": {calls} calls, {tokens} tokens"
+        line += f", {price if usd == 'unknown' else usd}, {took if time == 'unknown' else time}"
+    if summary.stopped is not None:
+        line += f"; stopped: {summary.stopped}"
+    return line
+
+
+__all__ = ["Cell", "Row", "Suite", "SuiteSummary", "load", "run_suite", "shipped", "show", "survey"]
