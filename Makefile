@@ -6,7 +6,7 @@ ARGS ?=
 # its checker runs on numpy and psutil; what else it asks for is for making samples
 CHECKER := evalplus==0.3.1
 
-.PHONY: help eval leaderboard test test-all environment bench lint format clean
+.PHONY: help eval leaderboard test test-all environment bench bench-engine lint format clean
 
 help:
 	@echo "make eval         first run: environment, default model, FlowReasoner on a few problems"
@@ -14,6 +14,7 @@ help:
 	@echo "make test         lint, types and the whole suite"
 	@echo "make test-all     the same with the slow tests"
 	@echo "make bench        grading beside the official graders: a table (ARGS='--only humaneval')"
+	@echo "make bench-engine  the run engine beside a bare loop: a table (ARGS='--quick')"
 	@echo "make format       rewrite the code in the house format"
 
 # An environment with the project installed; .stamp-EXTRA says which extra it has.
@@ -50,6 +51,9 @@ test-all: lint environment
 bench: environment
 	$(MAKE) VENV=.venv-bench .venv-bench/.stamp-official
 	.venv-bench/bin/python tests/bench_grading.py $(ARGS)
+
+bench-engine: $(VENV)/.stamp-dev
+	$(BIN)/python tests/bench_engine.py $(ARGS)
 
 format: $(VENV)/.stamp-dev
 	$(BIN)/ruff check --fix .

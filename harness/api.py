@@ -30,7 +30,7 @@ import baselines
 from harness import __version__
 from harness import benchmarks as benchmark_registry
 from harness import forecast as forecasts
-from harness.benchmarks import PROTOCOL_LEVELS, Benchmark, DataSources, Item, reasons
+from harness.benchmarks import PROTOCOL_LEVELS, Benchmark, DataSources, Item, Known, reasons
 from harness.budget import Budget
 from harness.errors import HarnessError, StoreError, UsageError
 from harness.forecast import Forecast
@@ -93,9 +93,10 @@ class Config:
     out: Path = Path("results")
     fresh: bool = False
     unsafe_local: bool = False
+    run: str | None = None  # go on with this very run, and with no other
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A checked run that has spent nothing yet."""
 
@@ -115,7 +116,8 @@ class Plan:
     cache_dir: Path
     environment: str  # short digest of the Python and packages that programs are graded in
     prices: Prices
-    loaded: Benchmark = field(repr=False)  # before the protocol, all problems
+    known: Known
+    loaded: Benchmark  # before the protocol, all problems
 
     @functools.cached_property
     def everything(self) -> int:
@@ -165,7 +167,7 @@ class Plan:
 REMOTE = ("openai", "anthropic", "vllm")  # providers that --base-url may speak of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """What a run came to. `as_dict` is what `eval --json` prints (docs/schemas/eval.json)."""
 
@@ -220,6 +222,7 @@ class Summary:
             "cached_calls": self.progress.cached_calls,
             "wall_s": round(self.wall_s, 3),
             "errors": self.progress.invalid,
+            "bounds": [self.estimate.floor, self.estimate.ceiling],
             "error_kinds": self.progress.error_kinds,
         }
 
@@ -239,14 +242,16 @@ def prepare(
     endpoints: Mapping[str, Endpoint] | None = None,
     models: Mapping[str, Model] | None = None,
     cache_dir: Path | None = None,
+    like: Plan | None = None,
 ) -> Plan:
-    """Check a config and settle its defaults. `models` gives ready-made models by role.
+    """Check a config and settle its defaults. `models` gives ready-made models by role; `like` is
+    a plan of the same problems, which are then not read again.
 
     Raises UsageError (unknown names, bad values, missing keys) and BenchmarkError.
     """
     notes: list[str] = []
     method = baselines.load(config.method)
-    benchmark = benchmark_registry.load(config.benchmark, config.data)
+    benchmark = like.loaded if like else benchmark_registry.load(config.benchmark, config.data)
     given = dict(config.knobs)
     first_look = False
     if config.worker is None and "worker" not in (models or {}):
@@ -270,7 +275,12 @@ def prepare(
     level = min(method.level, PROTOCOL_LEVELS[config.protocol], key=_LEVELS.index)
     ids = _ids(benchmark, config)
     loaded = benchmark
-    benchmark = benchmark_registry.apply(loaded, config.protocol, only=ids)
+    root = cache_dir or user_cache_path("flowreasoner-harness")
+    if like is not None:
+        kept, benchmark = like.known, like.benchmark
+    else:
+        kept = Known(root / "checks", loaded.digest, config.protocol)
+        benchmark = benchmark_registry.apply(loaded, config.protocol, only=ids, known=kept)
     items = [benchmark.items[i] for i in ids if i in benchmark.items]
     left_out = {i: benchmark.left_out[i] for i in ids if i in benchmark.left_out}
     if not items:
@@ -292,7 +302,6 @@ def prepare(
     if not 0 <= config.seed < 2**63:
         raise UsageError(f"--seed lies in 0 to 2^63 - 1, not {config.seed}")
     sampling = _sampling(method, config)
-    root = cache_dir or user_cache_path("flowreasoner-harness")
     _cache_mode(config)
     prices = Prices(config.prices)
     ready = _models(method, config, endpoints or {}, models or {}, root / "models", prices)
@@ -342,6 +351,7 @@ def prepare(
         cache_dir=root,
         environment=environment,
         prices=prices,
+        known=kept,
         loaded=loaded,
     )
 
@@ -383,7 +393,7 @@ async def execute(
     ) as grader:
         plan = await _checked(plan, grader, warn)
         config = plan.config
-        run_dir = _run_dir(plan)
+        run_dir = folder(plan)
         journal = Journal(run_dir)
         replies = ReplyCache(plan.cache_dir / REPLIES, _cache_mode(config), say=warn)
         gates = _gates(plan)
@@ -420,11 +430,13 @@ async def execute(
                 )
         finally:
             journal.close()
-            replies.close()
+            closed = asyncio.create_task(asyncio.to_thread(replies.close))  # it waits for the disk
+            plan.known.save()
             forecast = await foreseen
             for model in {id(m): m for m in plan.models.values()}.values():
                 await model.close()
             _ingest(config.out, run_dir, warn)
+            await closed
     return Summary(
         run_id=run_dir.name,
         run_dir=run_dir,
@@ -524,6 +536,7 @@ def resumed(out: Path, run_id: str, **changes: Any) -> Config:
     known = {f.name for f in fields(Config)}
     kept = {name: value for name, value in stored.items() if name in known}
     kept |= {"out": out, "prices": _path(stored.get("prices")), "data": sources, "fresh": False}
+    kept["run"] = run_dir.name
     return Config(**{**kept, **changes})
 
 
@@ -538,15 +551,6 @@ def _plain(config: Config) -> dict[str, Any]:
         found["base_url"] = public_url(config.base_url)
     plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
     return plain
-
-
-def check_same(plan: Plan, run_id: str) -> None:
-    """Raise UsageError unless a plan goes on with this very run."""
-    if _run_dir(plan).name != run_id:
-        raise UsageError(
-            f"{run_id} cannot go on: the method, the data or the grader has changed since; "
-            f"to make the row anew: {plan.full_command()}"
-        )
 
 
 async def evaluate_async(
@@ -739,8 +743,13 @@ def _method_digest(method: Method) -> str:
     return source_digest(Path(source), package / "operators.py", *shared)
 
 
-def _run_dir(plan: Plan) -> Path:
-    """Where this plan's run lives: the newest of its config, or a new one with --fresh."""
+def folder(plan: Plan) -> Path:
+    """Where this plan's run lives: the newest of its config, or a new one with --fresh.
+
+    Raises UsageError when the config names a run that was made otherwise.
+    """
+    if plan.config.run is not None:
+        return _very_run(plan, plan.config.out / "runs" / plan.config.run)
     worker = plan.models["worker"].name.rpartition("/")[2].removesuffix(".gguf")
     name = f"{plan.benchmark.name}-{plan.method.name}-{worker}-{plan.config_hash[:8]}"
     runs = plan.config.out / "runs"
@@ -750,6 +759,18 @@ def _run_dir(plan: Plan) -> Path:
     if plan.config.fresh and (runs / _numbered(name, number)).exists():
         number += 1
     return runs / _numbered(name, number)
+
+
+def _very_run(plan: Plan, run_dir: Path) -> Path:
+    """The folder of the run to go on with. Raises UsageError when the plan is not of its config."""
+    from harness.store import read_run_json
+
+    if read_run_json(run_dir).get("config_hash") == plan.config_hash:
+        return run_dir
+    raise UsageError(
+        f"{run_dir.name} cannot go on: the method, the data, the grader or the models have changed "
+        f"since; to make the row anew: {plan.full_command()}"
+    )
 
 
 def _numbered(name: str, number: int) -> str:

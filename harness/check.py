@@ -11,7 +11,7 @@ import json
 import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,9 +206,10 @@ async def _run(
     async def work() -> None:
         nonlocal done
         for item, program in queue:
+            oracle = replace(item.oracle, fresh=lambda: None)  # what is fresh is not asked
             for _ in range(ATTEMPTS):
                 try:
-                    report = await grader.grade(item.problem, item.oracle, program)
+                    report = await grader.grade(item.problem, oracle, program)
                     verdict, detail = report.verdict, report.detail
                 except SandboxError as error:
                     verdict, detail = Verdict.INVALID, str(error)

@@ -321,7 +321,7 @@ class SampleContext:
             },
         )
         if not gate.model.cacheable:
-            return (await self._request(call)).completion
+            return self._paid(call, await self._request(call))
         # where equal requests get equal answers, one answer serves them all
         draw = () if gate.model.repeats else (self.seed, self.sample, occurrence)
         key = reply_key(gate.identity, chat, settings, seed, draw)
@@ -333,7 +333,13 @@ class SampleContext:
                 return self._take(call, claim.kept)
             kept = await self._request(call)
             claim.keep(kept)
-            return kept.completion
+            return self._paid(call, kept)
+
+    def _paid(self, call: _Call, kept: Kept) -> Completion:
+        """Charge an answer that is journaled and kept. Raises BudgetReached: nobody knows what."""
+        if not call.gate.model.recorded:
+            self.budget.spend(kept.completion, call.gate.model.price(kept.completion))
+        return kept.completion
 
     def _take(self, call: _Call, kept: Kept) -> Completion:
         """Account for an answer that another run paid for."""
@@ -397,8 +403,6 @@ class SampleContext:
         self._journal_call(record, completion, price, latency_s)
         self.totals.add(completion, price)
         self.expected[call.role].learn(call.chat, completion)
-        if not price.cached:
-            self.budget.spend(completion, price.paid_usd)
         return Kept(completion, time.time(), latency_s)
 
     def is_greedy(self, role: str = "worker") -> bool:

@@ -4,7 +4,6 @@ A wrong solution is data (`Verdict`), never an exception. Messages say which obj
 expected, what was found and what to do; they never hold a key.
 """
 
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -276,7 +276,7 @@ def _advice(name: str, known: Iterable[str]) -> str:
 
 def short(model: str) -> str:
     """A model's name without its provider and folders."""
-    return model.rpartition("/")[2].removesuffix(".gguf")
+    return model.rpartition("/")[2].removesuffix(".gguf") or model
 
 
 def _label(config: api.Config) -> str:

@@ -1,11 +1,7 @@
-"""When a request may go out: connections to a server, and a model's rate limits.
+"""When a request may go out: connections to a server, and the pace of a model.
 
 `Gate` admits the requests to one model, first come first served. `Connections` says how many may
-be at one server at once, `Pacer` how many may be sent, learned from what the server says: rate
-limit headers, Retry-After, or nothing but the refusals (429). Of a server that never refuses, the
-pacer asks for no wait at all.
-
-All times are seconds of one monotonic clock, which tests put a simulated one in place of.
+be at one server at once, `Pacer` (harness/pacer.py) when the rate limits let the next one through.
 """
 
 from __future__ import annotations
@@ -14,11 +10,9 @@ import asyncio
 import functools
 import math
 import random
-import statistics
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -31,20 +25,15 @@ from harness.errors import (
     RateLimited,
     RequestRejected,
 )
-from harness.types import Completion, Limits, Model
-
-Clock = Callable[[], float]
+from harness.pacer import RETRY_AFTER_MAX_S, Clock, Pacer, Ticket
+from harness.types import Completion, Model
 
 BACKOFF_S = 1.0  # the longest first wait after a failure; doubled each time
 BACKOFF_MAX_S = 60.0
-RETRY_AFTER_MAX_S = 600.0  # a server that wants a longer pause gets none: the sample is given up
+EASE_FROM = 32  # connections; what fewer can lose to a limit is not worth a wait
+EASED_IN = 5  # answers per connection after which a refused burst would be a small part of all
+EASE_STEP_S = 0.005  # those of so many seconds go together
 SECOND_AFTER_S = 2.0  # when the first request takes longer, a second one may go out beside it
-
-MINUTE_S = 60.0  # what rate limits are counted by, where a server does not say otherwise
-LEAST_GUESS = 0.5  # requests a second: the slowest pace that a first guess begins with
-PROOF = 3  # refusals, and as many as answers, that make a limit
-BARE_HOLD_S = 0.5  # pause after a 429 that names none
-CLOSER = 0.12  # share of the time it has been refusing after which a silent server is tried again
 
 
 def backoff_s(attempt: int) -> float:
@@ -65,7 +54,7 @@ class Connections:
     refuses or lets requests run out of time. Gates of models at one server share one object.
     """
 
-    SETTLED = 20  # windows of answers until growth is tried again where it did not pay
+    SETTLED = 8  # windows of answers until growth is tried again where it did not pay
     SLOW_S = 20.0  # a request that fails later than this may have run out of time
     FIXED_TOKENS = 50  # the part of a latency that every answer has, in tokens' worth
 
@@ -85,7 +74,9 @@ class Connections:
         self._clock = clock
         self._wanted = False  # somebody waited for one since the limit was last looked at
         self._changed_at = -math.inf  # answers to requests of before tell nothing of this limit
-        self._times: list[float] = []  # seconds per token of the latest answers
+        self._sent = 0  # since then, with somebody waiting or not
+        self._asked_until = math.inf  # when the last request was sent whose time counts
+        self._times: list[float] = []  # seconds per token of the answers to those
         self._before: tuple[int, float] | None = None  # (limit, median) that growth is held against
         self._slowest = 0.0  # seconds, of late
         self._patience = self.SETTLED
@@ -98,6 +89,13 @@ class Connections:
         self._wanted = True
         return False
 
+    def take(self, now: float) -> None:
+        """One goes out."""
+        self.busy += 1
+        self._sent += 1
+        if self._sent == self._window:
+            self._asked_until = now
+
     def release(self) -> None:
         """Give one back; whoever waits for it, at any gate, goes."""
         self.busy -= 1
@@ -108,17 +106,24 @@ class Connections:
 
     def answered(self, sent_at: float, latency_s: float, tokens: int | None, told: bool) -> None:
         """Learn from an answer; `told`: the pacer knows the rate limits, so growth is safe."""
-        if self.fixed or sent_at < self._changed_at:
+        if self.fixed or not self._changed_at <= sent_at <= self._asked_until:
             return
         self._slowest = max(latency_s, 0.98 * self._slowest)
         self._times.append(latency_s / (self.FIXED_TOKENS + (tokens or 0)))
-        if len(self._times) >= max(8, self.limit // 2):
+        if len(self._times) > self._window // 2:
             self._look(2.0 if told else 1.25)
 
+    @property
+    def _window(self) -> int:
+        return max(16, self.limit // 2)
+
     def _look(self, growth: float) -> None:
-        """Decide on the limit at the end of a window of answers."""
-        median = statistics.median(self._times)
-        self._times.clear()
+        """Decide on the limit when half of the requests of a window have their answers.
+
+        Waiting for all of them would be waiting for the slowest call.
+        """
+        median = sorted(self._times)[3 * len(self._times) // 4]
+        self._begin()
         if not self._wanted:
             return
         self._wanted = False
@@ -129,7 +134,7 @@ class Connections:
         if self._before is None:
             self._before = self.limit, median
         grown, slower = self.limit / self._before[0], median / max(self._before[1], 1e-9)
-        if slower > max(1.3, 1 + 0.54 * (grown - 1)):  # hardly more answers per second than before
+        if slower > max(1.5, 1 + 0.54 * (grown - 1)):  # hardly more answers per second than before
             self._set(max(self._before[0], int(self.limit / slower)))
             self._before, self._settled = None, self._patience
             self._patience *= 2
@@ -152,403 +157,12 @@ class Connections:
 
     def _set(self, limit: int) -> None:
         self.limit = min(max(1, limit), self.most)
-        self._changed_at = self._clock()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin a new window of requests."""
+        self._changed_at, self._asked_until, self._sent = self._clock(), math.inf, 0
         self._times.clear()
-
-
-class _Allowance:
-    """What a server lets through of one thing (requests, tokens), as far as it is known.
-
-    A bucket refills at `rate` per second up to `size`; a window gives `size` back at `back_at`.
-    """
-
-    def __init__(self) -> None:
-        self.known = False
-        self.told = False  # by headers; else guessed from refusals
-        self.size = math.inf
-        self.level = math.inf  # what may be sent now; below 0 when more was sent than there was
-        self.rate = math.inf
-        self.told_rate = math.inf
-        self.back_at: float | None = None  # set: a window
-        self.closed = False  # nothing goes through: one at a time, to find out when it does
-        self.at = 0.0  # of `level`
-        self.turned_at = -math.inf  # when the last window ended
-        self._full_at: float | None = None  # as last told
-        self._votes = 0  # above 0: its reports are those of a window
-
-    def bucket(self, rate: float, size: float, now: float, level: float = 0.0) -> None:
-        self.known, self.back_at = True, None
-        self.rate, self.size, self.level, self.at = rate, max(size, 1.0), level, now
-
-    def window(self, size: float, back_at: float, now: float, level: float = 0.0) -> None:
-        self.known, self.back_at = True, back_at
-        self.size, self.level, self.at = max(size, 1.0), level, now
-        self.rate = self.size / MINUTE_S
-
-    def advance(self, now: float) -> None:
-        """Bring the level up to the time `now`."""
-        if not self.known:
-            return
-        if self.back_at is None:
-            if now > self.at:
-                most = 1.0 if self.closed else self.size
-                self.level = min(most, self.level + (now - self.at) * self.rate)
-        elif now >= self.back_at:
-            self.turned_at = self.back_at
-            while self.back_at <= now:
-                self.back_at += MINUTE_S
-            # one more than was let through before, so that a larger allowance is found out
-            self.level = self.size + (0 if self.told else 1)
-            self._full_at = None
-        self.at = max(self.at, now)
-
-    def wait_s(self, amount: float, now: float) -> float:
-        """Seconds until `amount` may be sent; 0.0: now."""
-        if not self.known:
-            return 0.0
-        self.advance(now)
-        amount = min(amount, self.size)
-        if self.level >= amount - 1e-6:
-            return 0.0
-        if self.back_at is not None:
-            return self.back_at - now
-        return (amount - self.level) / max(self.rate, 1e-6)
-
-    def tell(
-        self,
-        limit: float | None,
-        left: float | None,
-        reset_s: float | None,
-        *,
-        sent_at: float,
-        since: float,
-        now: float,
-    ) -> None:
-        """Take a report; `since` is what was sent after the request that it came beside.
-
-        (limit - left) / reset_s is the rate of a bucket. It is a window if that rate changes and
-        the time at which all is back does not.
-        """
-        if limit is None or left is None or limit <= 0:
-            return
-        self.advance(now)
-        if sent_at < self.turned_at:  # of the window before
-            return
-        used = max(0.0, limit - left)
-        if reset_s is not None and reset_s > 0 and used > 0:
-            if self._full_at is not None and self.told_rate < math.inf:
-                as_bucket = abs(reset_s - used / self.told_rate)
-                as_window = abs(now + reset_s - self._full_at)
-                if abs(as_bucket - as_window) > 0.5:  # resets may be whole seconds
-                    self._votes += 1 if as_window < as_bucket else -1
-                    self._votes = max(-3, min(3, self._votes))
-            full_at = now + reset_s
-            if self._votes > 0:
-                if self._full_at is not None and full_at - self._full_at < MINUTE_S / 4:
-                    full_at = min(full_at, self._full_at)
-                self.back_at = full_at
-                self.rate = self.told_rate = limit / MINUTE_S
-            else:
-                shared = self.rate / self.told_rate if self.told else 1.0
-                self.back_at = None
-                self.told_rate = used / reset_s
-                self.rate = min(1.0, shared) * self.told_rate
-            self._full_at = full_at
-        if math.isinf(self.rate):  # nothing used yet, or no reset told
-            self.rate = limit / MINUTE_S
-        low = left - since
-        high = low if self.back_at is not None else low + self.rate * (now - sent_at)
-        self.level = min(max(self.level if self.told else -math.inf, low), high)
-        self.known = self.told = True
-        self.size, self.at = limit, now
-
-
-@dataclass(slots=True)
-class Ticket:
-    """One request that went out."""
-
-    number: int  # 1, 2, ... in the order in which they were sent
-    at: float
-    tokens: int  # as estimated
-    tokens_sent: float  # by all requests up to this one
-
-
-@dataclass(slots=True)
-class _Refusal:
-    """The first request of a burst that was refused."""
-
-    ticket: Ticket
-    newest: int  # number of the last request that was sent before it was known
-    retry_after_s: float | None
-    known_at: float
-
-
-class Pacer:
-    """How many requests and tokens may be sent to one model, per time.
-
-    Where headers tell the limits, it keeps to them. Where they do not, it learns from refusals:
-
-    - one refusal among many answers is an accident: the others go on after a short pause;
-    - when most requests after a refusal are refused too, there is a limit. A long Retry-After says
-      that it is a window; else it is first taken for a bucket of one minute, and for a window when
-      it stays closed for longer than such a bucket would;
-    - from then on, what was let through between two refusals is the rate. It is tried a little
-      faster as long as nothing is refused.
-    """
-
-    def __init__(self, clock: Clock = time.monotonic) -> None:
-        self.clock = clock
-        self.requests = _Allowance()
-        self.tokens = _Allowance()
-        self.refusing_since: float | None = None  # set while nothing was answered since a refusal
-        self._number = 0
-        self._tokens_sent = 0.0
-        self._began: float | None = None
-        self._active = False  # there is something to wait for
-        self._hold_until = -math.inf
-        self._refusal: _Refusal | None = None  # the first of the latest burst of refusals
-        self._lost = 0  # refused since the one before
-        self._suspects: list[Ticket] = []  # refused, and not known yet whether by accident
-        self._recent: deque[int] = deque(maxlen=128)  # numbers of the latest answers
-        self._last = Ticket(0, -math.inf, 0, 0.0)  # the last request that was refused
-        self.limited = False  # refusals mean a limit
-        self._measured = False  # its rate was measured, not guessed
-        self._faster = 1.01  # what the pace is multiplied with next
-        self._closed = 0  # refusals with nothing let through between them
-        self._burst = 0.0  # let through before the last refusal
-        self._streak = 0  # accepted since the pace was last changed
-        self._beyond = 0  # number of the last request of what a window is known to let through
-        self._asked_s: float | None = None  # the longest Retry-After of the suspects
-        self._proof = PROOF  # refusals that it takes to believe in a limit
-        self._guess = 0.0  # the rate at first
-        self._waited = False  # the pace, not a lack of requests, decided when they were sent
-
-    @property
-    def told(self) -> bool:
-        """Whether headers tell the limits."""
-        return self.requests.told or self.tokens.told
-
-    @property
-    def per_minute(self) -> float | None:
-        """Requests a minute as they are let out; None: no limit is known."""
-        return self.requests.rate * MINUTE_S if self.requests.known else None
-
-    def wait_s(self, tokens: int = 0) -> float:
-        """Seconds until a request of so many tokens may go out; 0.0: now."""
-        if not self._active:
-            return 0.0
-        now = self.clock()
-        wait = max(
-            self._hold_until - now, self.requests.wait_s(1, now), self.tokens.wait_s(tokens, now)
-        )
-        if wait <= 0:
-            return 0.0
-        self._waited = True
-        return wait
-
-    def send(self, tokens: int = 0) -> Ticket:
-        """Count a request as sent, now."""
-        now = self.clock()
-        if self._began is None:
-            self._began = now
-        self._number += 1
-        self._tokens_sent += tokens
-        if self._active:
-            self.requests.level -= 1
-            self.tokens.level -= tokens
-            if self.requests.level < 1:
-                self._beyond = self._number
-        return Ticket(self._number, now, tokens, self._tokens_sent)
-
-    def unsent(self, ticket: Ticket) -> None:
-        """Take a request back that never went out."""
-        self.requests.level += 1
-        self.tokens.level += ticket.tokens
-        self._tokens_sent -= ticket.tokens
-
-    def answered(self, ticket: Ticket, completion: Completion) -> None:
-        """Learn from an answer: its headers, the tokens that it really took, that there is one."""
-        self._recent.append(ticket.number)
-        if completion.limits is None and not self._active:
-            return
-        used = completion.prompt_tokens, completion.completion_tokens
-        if self.tokens.known and used[0] is not None and used[1] is not None:
-            more = used[0] + used[1] - ticket.tokens
-            self.tokens.level -= more
-            self._tokens_sent += more
-        if completion.limits is not None:
-            self.tell(ticket, completion.limits)
-        self._accepted(ticket)
-
-    def tell(self, ticket: Ticket, limits: Limits) -> None:
-        """Take the limits that came beside an answer or a failure."""
-        self._active = True
-        now = self.clock()
-        self.requests.tell(
-            limits.requests,
-            limits.requests_left,
-            limits.requests_reset_s,
-            sent_at=ticket.at,
-            since=self._number - ticket.number,
-            now=now,
-        )
-        self.tokens.tell(
-            limits.tokens,
-            limits.tokens_left,
-            limits.tokens_reset_s,
-            sent_at=ticket.at,
-            since=self._tokens_sent - ticket.tokens_sent,
-            now=now,
-        )
-
-    def refused(self, ticket: Ticket, error: RateLimited) -> None:
-        """Learn from a 429: hold all requests back, and find out for how long."""
-        if error.limits is not None:
-            self.tell(ticket, error.limits)
-        asked_s = error.retry_after_s
-        if asked_s is not None and asked_s > RETRY_AFTER_MAX_S:
-            return  # nobody waits for that
-        now = self.clock()
-        self._active = True
-        if self.refusing_since is None:
-            self.refusing_since = ticket.at
-        if ticket.number > self._last.number:
-            self._last = ticket
-        if not self.limited:
-            self._hold(now + (BARE_HOLD_S if asked_s is None else asked_s))
-            self._suspects.append(ticket)
-            self._asked_s = max(self._asked_s or 0.0, asked_s) if asked_s is not None else None
-            self._judge(now)
-            return
-        self._hold(now + (asked_s or 0.0))
-        before = self._refusal
-        assert before is not None
-        if ticket.number <= before.newest:  # of the same burst
-            self._lost += 1
-            if asked_s is not None:
-                before.retry_after_s = max(asked_s, before.retry_after_s or 0.0)
-                self._reopens(before, now)
-            return
-        self._refusal = _Refusal(ticket, self._number, asked_s, now)
-        self._measure(before, self._refusal, now, told=error.limits is not None)
-        self._lost = 0
-
-    def _judge(self, now: float) -> None:
-        """Whether refusals are accidents, or there is a limit: by what became of later requests."""
-        first = min(self._suspects, key=lambda ticket: ticket.number)
-        refused = len(self._suspects)
-        accepted = sum(number > first.number for number in self._recent)
-        if accepted >= 4 + 2 * refused:
-            self._suspects.clear()
-            self._hold_until = -math.inf
-        elif refused >= max(self._proof, accepted * self._proof / PROOF):
-            self._refusal = _Refusal(first, self._number, self._asked_s, now)
-            self._lost = refused - 1
-            self._suspects.clear()
-            self._limit(self._refusal, now)
-
-    def _hold(self, until: float) -> None:
-        self._hold_until = max(self._hold_until, until)
-
-    def _limit(self, refusal: _Refusal, now: float) -> None:
-        """Refusals are no accident: guess the limit from what went through before the first."""
-        self.limited = True
-        began = self._began if self._began is not None else now
-        elapsed = refusal.ticket.at - began
-        self._burst = max(1.0, refusal.ticket.number - 1)
-        if self.requests.told or self.tokens.told:
-            return
-        rate = max(self._burst / (MINUTE_S + elapsed), LEAST_GUESS)
-        self._guess, self._measured = rate, False
-        self.requests.bucket(rate, self._burst / (1 + elapsed / MINUTE_S), now)
-        self._reopens(refusal, now)
-
-    def _reopens(self, refusal: _Refusal, now: float) -> None:
-        """A Retry-After that no bucket of this rate would ask for is the end of a window."""
-        if refusal.retry_after_s is None or self.requests.told:
-            return
-        if refusal.retry_after_s > max(4 / self.requests.rate, 2.0):
-            back_at = refusal.known_at + refusal.retry_after_s
-            self.requests.window(self._burst, back_at, now)
-
-    def _measure(self, before: _Refusal, refusal: _Refusal, now: float, *, told: bool) -> None:
-        """Learn from what was let through between two refusals."""
-        accepted = refusal.ticket.number - before.ticket.number - 1 - self._lost
-        elapsed = refusal.ticket.at - before.ticket.at
-        self._streak = 0
-        if accepted > 0:
-            self._burst, self._closed = float(accepted), 0
-        self._pace(accepted, elapsed)
-        if not self.limited:
-            return
-        allowance = self.requests
-        if not told:  # by the refusal itself
-            allowance.advance(now)
-            allowance.level = min(allowance.level, 0.0)
-        if allowance.back_at is not None and accepted > 0 and not allowance.told:
-            allowance.size = accepted
-        self._reopens(refusal, now)
-        if accepted <= 0 and refusal.retry_after_s is None and self.refusing_since is not None:
-            allowance.closed = True
-            self._closed += 1
-            slowly_s = (1 + min(1.0, 0.5 * self._closed)) / allowance.rate
-            self._hold(now + max(slowly_s, CLOSER * (now - self.refusing_since)))
-
-    def _pace(self, accepted: int, elapsed: float) -> None:
-        """Move the rate of a bucket towards what was let through; the old one weighs 4 requests."""
-        allowance = self.requests
-        if allowance.back_at is not None or accepted <= 0:
-            return
-        rate = (4 + accepted) / (4 / allowance.rate + elapsed)
-        allowance.rate = min(rate, allowance.told_rate)
-        if allowance.told:
-            allowance.rate = max(allowance.rate, allowance.told_rate / 8)
-        elif allowance.rate < self._guess / 4:  # slower is not better: no matter of pace
-            self.limited, self._proof = False, 4 * PROOF
-            self.requests = _Allowance()
-            return
-        self._measured, self._faster = True, 1.01
-
-    def _accepted(self, ticket: Ticket) -> None:
-        """A request was not refused."""
-        refusal = self._refusal
-        if self._suspects:
-            self._judge(self.clock())
-        if refusal is None or ticket.number < refusal.ticket.number:
-            if ticket.number > self._last.number:
-                self.refusing_since = None
-            return
-        closed_since = self.refusing_since
-        allowance = self.requests
-        allowance.closed = False
-        if closed_since is not None:
-            self.refusing_since = None if ticket.number > self._last.number else ticket.at
-        now = self.clock()
-        if allowance.told and allowance.back_at is not None:
-            return
-        if allowance.back_at is not None:
-            if ticket.number == self._beyond:  # there is more than was known
-                self._streak = max(1, 2 * self._streak)
-                allowance.level += self._streak
-                allowance.size += self._streak
-            return
-        if (
-            closed_since is not None
-            and ticket.number > self._last.number
-            and refusal.retry_after_s is None
-            and self._closed >= PROOF
-            and (self._last.at - closed_since) * allowance.rate > 4
-        ):  # no bucket stays closed for so long
-            sent = self._number - ticket.number
-            allowance.window(self._burst, ticket.at + MINUTE_S, now, self._burst - 1 - sent)
-            return
-        self._streak += 1
-        if self._waited and self._streak >= (10 if self._measured else 4):
-            if self._measured:  # bolder for as long as nothing is refused
-                self._faster = min(1.25, 2 * self._faster - 1)
-            faster = self._faster if self._measured else 1.25
-            allowance.rate = min(allowance.rate * faster, allowance.told_rate)
-            self._streak, self._waited = 0, False
 
 
 class Turn:
@@ -592,6 +206,10 @@ class Gate:
     One goes alone until the model has answered once, so a wrong key or name costs one request,
     however many wait. When that one takes long, a second one goes: one call that hangs holds
     nobody up, and a wrong key costs two requests at most.
+
+    Then it eases in. As long as nobody knows whether the server limits requests, more than
+    `EASE_FROM` of them are not sent in one go but spread over half a latency, as TCP paces its slow
+    start: a refusal comes back sooner than an answer, and so finds most of them not sent yet.
     """
 
     def __init__(
@@ -608,9 +226,15 @@ class Gate:
         self._refused: ModelRefused | None = None
         self._out: dict[int, Ticket] = {}
         self._waiting: deque[_Waiter] = deque()
-        self._back: weakref.WeakKeyDictionary[asyncio.Task[Any], float]
-        self._back = weakref.WeakKeyDictionary()  # refused tasks, and from when they may ask again
+        # refused tasks, and from when they may ask again
+        self._back: weakref.WeakKeyDictionary[asyncio.Task[Any], float] = (
+            weakref.WeakKeyDictionary()
+        )
         self._timer: asyncio.TimerHandle | None = None
+        self._answers = 0
+        self._quickest_s = math.inf  # latency
+        self._easing = False
+        self._next_at = -math.inf  # while it does
         self.connections.gates.append(self)
 
     @functools.cached_property
@@ -644,9 +268,10 @@ class Gate:
         """A turn for one request of about so many tokens, prompt and completion.
 
         Entering it waits for a connection and the pace. Raises ModelRefused at once when an earlier
-        request was refused, RateLimited when the server has refused all requests for ten minutes;
-        leaving it learns from what came of the request, and turns the RequestRejected of a model
-        that never answered into ModelRefused.
+        request was refused, RateLimited when the server has refused all requests for ten minutes
+        or will for the next ten. Leaving it learns from what came of the request, and turns the
+        RequestRejected of a model that never answered into ModelRefused. After RateLimited, enter
+        again at once: the gate waits as long as the server asked, and lets it go first.
         """
         return Turn(self, tokens)
 
@@ -666,7 +291,7 @@ class Gate:
         if due is not None:
             await asyncio.sleep(max(0.0, due - self.pacer.clock()))
         waiter = _Waiter(tokens, loop.create_future(), due is not None)
-        if waiter.back:
+        if waiter.back and not self.pacer.probing:  # else another one tries
             place = 0
             while place < len(self._waiting) and self._waiting[place].back:
                 place += 1
@@ -698,6 +323,10 @@ class Gate:
                 waiter.turn.set_exception(error)
                 continue
             blocked_s = self._blocked_s(waiter.tokens)
+            if RETRY_AFTER_MAX_S < blocked_s < math.inf:
+                self._waiting.popleft()
+                waiter.turn.set_exception(self._too_long(blocked_s))
+                continue
             if blocked_s > 0:
                 self._come_back(blocked_s)
                 return
@@ -714,7 +343,10 @@ class Gate:
                 return left_s
         if not self.connections.free():
             return math.inf
-        return self.pacer.wait_s(tokens)
+        blocked_s = self.pacer.wait_s(tokens)
+        if self._easing and (left_s := self._next_at - self.pacer.clock()) > 0:
+            return max(blocked_s, left_s, EASE_STEP_S)
+        return blocked_s
 
     def _hopeless(self) -> RateLimited | None:
         """The error of requests that need not be sent any more."""
@@ -725,6 +357,13 @@ class Gate:
         return RateLimited(
             f"{self.model.name}: the server refused every request of the last {minutes:.0f} "
             "minutes (429); look at the account's limits, then run the same command again"
+        )
+
+    def _too_long(self, wait_s: float) -> RateLimited:
+        return RateLimited(
+            f"{self.model.name}: its rate limit lets the next request through in "
+            f"{wait_s / 60:.0f} minutes; run the same command again then",
+            retry_after_s=wait_s,
         )
 
     def _come_back(self, after_s: float) -> None:
@@ -744,16 +383,27 @@ class Gate:
 
     def _send(self, tokens: int) -> Ticket:
         ticket = self.pacer.send(tokens)
-        self.connections.busy += 1
+        self.connections.take(ticket.at)
         self._out[ticket.number] = ticket
+        if self._easing:
+            apart_s = self._quickest_s / (2 * self.limit)
+            self._next_at = max(self._next_at, ticket.at - 2 * EASE_STEP_S) + apart_s
         return ticket
 
     def learn(self, ticket: Ticket, completion: Completion, latency_s: float) -> None:
         """Take an answer in."""
         first, self.answered = not self.answered, True
+        self._answers += 1
+        self._quickest_s = min(self._quickest_s, latency_s)
         if completion.model:
             self.served_by.add(completion.model)
         self.pacer.answered(ticket, completion)
+        self._easing = (
+            self._answers < EASED_IN * self.limit
+            and self.limit > EASE_FROM
+            and not self.pacer.told
+            and not self.pacer.limited
+        )
         self.connections.answered(
             ticket.at, latency_s, completion.completion_tokens, self.pacer.told
         )
@@ -779,6 +429,7 @@ class Gate:
             self._refused = error
         elif isinstance(error, RateLimited):
             self.pacer.refused(ticket, error)
+            self._easing = self._easing and not self.pacer.limited
             wait_s = error.retry_after_s or 0.0
             if (task := asyncio.current_task()) and wait_s <= RETRY_AFTER_MAX_S:
                 self._back[task] = self.pacer.clock() + wait_s

@@ -39,6 +39,7 @@ Mode = Literal["off", "read", "on"]
 
 WRITE_WAIT_S = 2.0  # for another process's transaction; they take a fraction of a millisecond
 POLL_S = (0.01, 0.2)  # between looks at another process's lock: first, and at most
+TOLD_S = 30.0  # how long another process's answer is waited for before the user is told why
 VERSION = 1  # of the table and of what its values hold
 _SCHEMA = """CREATE TABLE replies (
     key TEXT PRIMARY KEY,
@@ -131,6 +132,7 @@ class ReplyCache:
         self._lock = -1  # descriptor of the lock file
         self._keeps = False  # whether rows can be written
         self._said: set[str] = set()
+        self._told_why = False
         self._flights: dict[str, _Flight] = {}
         if mode == "off" or (mode == "read" and not path.exists()):
             return
@@ -336,9 +338,16 @@ class ReplyCache:
         """Hold a key's byte as soon as no other process does; return its offset."""
         offset = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "big")
         pause_s, longest_s = POLL_S
+        began = time.monotonic()
         while not self._try_lock(offset):
             await asyncio.sleep(pause_s)
             pause_s = min(longest_s, 1.5 * pause_s)
+            if not self._told_why and time.monotonic() - began > TOLD_S:
+                self._told_why = True
+                self._say(
+                    f"{self.path}: another process is asking the same, and its answer is waited "
+                    "for; end that process, or use --cache off, to ask at once"
+                )
         return offset
 
     def _try_lock(self, offset: int) -> bool:

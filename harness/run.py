@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -295,24 +296,34 @@ async def _all(
     way stands in `running`.
     """
     failure: BaseException | None = None
-    more = True
-    while running or more:
+    more, wake = True, asyncio.Event()
+    finished: list[asyncio.Task[None]] = []
+
+    def done(task: asyncio.Task[None]) -> None:
+        running.discard(task)
+        finished.append(task)
+        wake.set()
+
+    while True:
         while more and failure is None and len(running) < room():
             piece = next(work, None)
             more = piece is not None
             if piece is not None:
-                running.add(asyncio.create_task(piece))
+                task = asyncio.create_task(piece)
+                running.add(task)
+                task.add_done_callback(done)
         if failure is not None:
             more = False
-        if not running:
+        if not running and not finished:
             break
-        # room may grow before any of these is done
-        done, _ = await asyncio.wait(
-            running, timeout=ROOM_S if more else None, return_when=asyncio.FIRST_COMPLETED
-        )
-        running -= done
-        for error in (task.exception() for task in done):
-            if error is not None and not isinstance(error, BudgetReached | ModelRefused):
+        with contextlib.suppress(TimeoutError):  # room may grow before any of these is done
+            async with asyncio.timeout(ROOM_S if more else None):
+                await wake.wait()
+        wake.clear()
+        errors = [error for task in finished if (error := task.exception()) is not None]
+        finished.clear()
+        for error in errors:
+            if not isinstance(error, BudgetReached | ModelRefused):
                 raise error
             failure = failure or error
     if failure is not None:

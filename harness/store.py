@@ -44,6 +44,7 @@ MIXED = "mixed: "  # how a run's sandbox, commit or prices begin when it had sev
 DELETED, GONE = ".deleted-", ".gone-"  # how the folders of deleted runs begin
 UNREAL = ("sim/", "scripted/")  # how the names of models begin that are none
 BATCH = 20_000  # records per transaction
+FEW = 500  # rows that go into one statement as JSON
 MANY = 5_000  # rows from which an import of 0.3 s pays
 LIMITS = {"INTEGER": 2**31, "BIGINT": 2**63, "DOUBLE": 1e300}
 YEAR_10000 = 253_402_300_800  # unix seconds; no calendar here goes that far
@@ -918,38 +919,29 @@ def _sql_type(kind: str) -> str:
 
 
 def _insert(connection: DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add rows through Arrow, hundreds of times as fast as one by one."""
+    """Add rows, hundreds of times as fast as one by one.
+
+    Many go through Arrow, few as JSON: for few, importing Arrow (and pandas, which it looks for)
+    would take longer than all the rest of a run's end, and as much memory as the run.
+    """
+    columns = TABLES[table]
+    if len(rows) < MANY:
+        kinds = {name: "TEXT" if kind == "JSON" else kind for name, kind in columns.items()}
+        for start in range(0, len(rows), FEW):
+            some = [{n: row.get(n) for n in columns} for row in rows[start : start + FEW]]
+            connection.execute(
+                f"INSERT INTO {table} SELECT r.* FROM (SELECT unnest(from_json(?, ?)) AS r)",
+                [json.dumps(some), json.dumps([kinds])],
+            )
+        return
     import pyarrow as pa
 
     types = {"INTEGER": pa.int32(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(),
              "BOOLEAN": pa.bool_(), "TEXT": pa.string(), "JSON": pa.string()}  # fmt: skip
-    columns = {name: types[kind] for name, kind in TABLES[table].items()}
-    if len(rows) < MANY:
-        batch = _read_rows(rows, columns)
-    else:
-        batch = pa.table({n: pa.array([row.get(n) for row in rows], t) for n, t in columns.items()})
-    connection.register("batch", batch)
+    arrays = {n: pa.array([row.get(n) for row in rows], types[kind]) for n, kind in columns.items()}
+    connection.register("batch", pa.table(arrays))
     connection.execute(f"INSERT INTO {table} SELECT * FROM batch")
     connection.unregister("batch")
-
-
-def _read_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any]) -> Any:
-    """An Arrow table of rows, without `pa.array`.
-
-    That one imports pandas where it is installed: 0.3 s and 60 MB, too much for a short run's end.
-    """
-    import io
-
-    import pyarrow as pa
-    from pyarrow import json as arrow_json
-
-    lines = (json.dumps({name: row.get(name) for name in columns}).encode() for row in rows)
-    data = b"\n".join(lines)
-    return arrow_json.read_json(
-        io.BytesIO(data),
-        read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(data) + 1),
-        parse_options=arrow_json.ParseOptions(explicit_schema=pa.schema(list(columns.items()))),
-    )
 
 
 def _first(connection: DuckDBPyConnection, query: str, *parameters: Any) -> tuple[Any, ...] | None:

@@ -50,7 +50,7 @@ class Row:
     plan: api.Plan
     progress: Progress
     run_dir: Path
-    status: str = "left"  # complete, partial, left, budget, refused, skipped, failed
+    status: str = "left"  # or complete, partial, busy, budget, refused, skipped, failed
     reason: str | None = None
     forecast: forecast.Forecast | None = None  # of all of the cell
 
@@ -207,7 +207,8 @@ async def run_suite(
     )
     for row in rows:
         _check_prices(row, spent)
-        spent.resume(read_run(row.run_dir))
+    for run_dir in sorted({row.run_dir for row in rows}):  # cells of other limits may share one
+        spent.resume(read_run(run_dir))
     work = _Work(rows, spent, sandbox, listen, warn)
     stopped = None
     try:
@@ -230,7 +231,7 @@ class _Work:
     sandbox: Sandbox | None
     listen: Listener
     warn: Callable[[str], None]
-    refused: dict[str, str] = field(default_factory=dict)  # model -> what its provider said
+    refused: set[str] = field(default_factory=set)  # models
 
     async def turn(self, row: Row) -> bool:
         """Bring one cell as far as it goes; False when another process is at it.
@@ -243,8 +244,8 @@ class _Work:
             row.status = "complete"
             return True
         models = {model.name for model in row.plan.models.values()}
-        for model in sorted(models & self.refused.keys()):
-            row.status, row.reason = "skipped", f"{model} was refused before"
+        if refused := sorted(models & self.refused):
+            row.status, row.reason = "skipped", f"{refused[0]} was refused before"
             return True
         if not writer_is_gone(row.run_dir):
             return self._later(row, place)
@@ -262,7 +263,7 @@ class _Work:
         except ModelRefused as error:
             _look(row)
             row.status, row.reason = "refused", str(error)
-            self.refused |= dict.fromkeys(_refusing(row) or models, str(error))
+            self.refused |= _refusing(row) or models
         except StoreError:
             if writer_is_gone(row.run_dir):
                 raise
@@ -291,17 +292,19 @@ class _Work:
 def _rows(suite: Suite, endpoints: Mapping[str, Endpoint], cache_dir: Path | None) -> list[Row]:
     """Every cell, prepared, with what its journal holds. Raises UsageError and BenchmarkError."""
     rows: list[Row] = []
-    loaded: dict[str, api.Plan] = {}  # cells on the same problems hold them once
+    first: dict[str, api.Plan] = {}  # cells on the same problems read them once
     for cell in suite.cells():
-        try:
-            plan = api.prepare(cell.config, endpoints=endpoints, cache_dir=cache_dir)
-        except UsageError as error:
-            raise UsageError(f"{suite.file}: [[row]] {cell.row}: {error}") from None
         config = cell.config
         parts = (config.benchmark, config.list, config.protocol, config.limit, config.problems)
-        first = loaded.setdefault(repr((*parts, config.data)), plan)
-        plan = replace(plan, benchmark=first.benchmark, items=first.items, loaded=first.loaded)
-        row = Row(cell, plan, Progress(0), api._run_dir(plan))
+        same = repr((*parts, config.data))
+        try:
+            plan = api.prepare(
+                config, endpoints=endpoints, cache_dir=cache_dir, like=first.get(same)
+            )
+        except UsageError as error:
+            raise UsageError(f"{suite.file}: [[row]] {cell.row}: {error}") from None
+        first.setdefault(same, plan)
+        row = Row(cell, plan, Progress(0), api.folder(plan))
         _look(row)
         if row.left == 0:
             row.status = "complete"
@@ -326,20 +329,17 @@ def _look(row: Row) -> None:
         price_table=plan.prices.version,
     )
     results: dict[str, dict[str, Any]] = {}
-    out: Mapping[str, Any] = {}  # problems that this environment cannot grade
+    out: set[str] = set()  # problems that this environment cannot grade
     for record in read_run(row.run_dir):
         if record["kind"] == "result" and record.keys() >= _RESULT:
             results[record["result_key"]] = record
         elif record["kind"] == "session" and record.get("environment") == plan.environment:
-            out = record.get("left_out") or {}
-    keys = [
-        job.result_key(item, sample)
-        for item in plan.items
-        if item.problem.problem_id not in out
-        for sample in range(plan.config.n_samples)
-    ]
-    row.progress = Progress(len(keys))
-    row.progress.rows = {key: results[key] for key in keys if key in results}
+            out |= (record.get("left_out") or {}).keys()
+    samples = range(plan.config.n_samples)
+    keys = {job.result_key(item, k): item for item in plan.items for k in samples}
+    asked = [k for k, item in keys.items() if k in results or item.problem.problem_id not in out]
+    row.progress = Progress(len(asked))
+    row.progress.rows = {key: results[key] for key in asked if key in results}
 
 
 def _refusing(row: Row) -> set[str]:
@@ -356,7 +356,9 @@ def _refusing(row: Row) -> set[str]:
 def _check_prices(row: Row, budget: Budget) -> None:
     """Raise UsageError when a budget in dollars cannot hold for a cell."""
     for model in row.plan.models.values():
-        if budget.usd is not None and model.price(Completion("", 1000, 1000)) is None:
+        if budget.usd is None or model.recorded:
+            continue
+        if model.price(Completion("", 1000, 1000)) is None:
             raise UsageError(
                 f"the price of {model.name} is unknown, so a budget in dollars cannot hold: "
                 "use tokens, or give its price with --prices"

@@ -124,15 +124,14 @@ def _sweep() -> float:
     """End and collect what ended commands left to us; its CPU seconds."""
     import psutil
 
-    cpu_s = 0.0
-    for child in psutil.Process().children():
-        if child.pid in _servers:
-            continue
-        with contextlib.suppress(psutil.Error):
-            child.kill()
-        with contextlib.suppress(ChildProcessError):
-            _, _, used = os.wait4(child.pid, 0)
-            cpu_s += used.ru_utime + used.ru_stime
+    own, cpu_s = psutil.Process(), 0.0
+    while left := [child for child in own.children() if child.pid not in _servers]:
+        for child in left:  # whose own children come to us in turn
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+            with contextlib.suppress(ChildProcessError):
+                _, _, used = os.wait4(child.pid, 0)
+                cpu_s += used.ru_utime + used.ru_stime
     return cpu_s
 
 
@@ -222,12 +221,25 @@ class Bench:
     peers: Path | None = None
     rows: list[Row] = field(default_factory=list)
     number: int = 0
+    warm: Path | None = None
 
     def fresh(self, name: str) -> Path:
         """A new empty folder."""
         self.number += 1
         path = self.folder / f"{self.number:03d}-{name}"
         path.mkdir()
+        return path
+
+    def cache(self) -> Path:
+        """A cache folder that knows what this machine can grade, and no reply."""
+        if self.warm is None:
+            self.warm = self.fresh("warm")
+            with self.server(latency=0) as server:
+                self.harness(server.url, "--method", "vanilla", cache=self.warm).wait()
+            for path in self.warm.glob("replies*"):
+                path.unlink()
+        path = self.fresh("cache")
+        shutil.copytree(self.warm, path, dirs_exist_ok=True)
         return path
 
     @contextlib.contextmanager
@@ -245,9 +257,9 @@ class Bench:
     def harness(
         self, url: str, *flags: str, out: Path | None = None, cache: Path | None = None
     ) -> Command:
-        """`python -m harness eval FLAGS` with a cache and results of its own unless given."""
+        """`python -m harness eval FLAGS` with results and a cache of its own unless given."""
         folders = ["--out", str(out or self.fresh("out"))]
-        folders += ["--cache-dir", str(cache or self.fresh("cache"))]
+        folders += ["--cache-dir", str(cache or self.cache())]
         command = [sys.executable, "-m", "harness", "eval", "--worker", "openai/fault", *folders]
         env = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "sk-bench"}
         return Command([*command, *flags], {**env, "PYTHONPATH": str(self.tree)}, self.tree)
@@ -495,7 +507,7 @@ def killed(bench: Bench) -> None:
     with bench.server() as server:
         for moment in range(moments):
             server.reset()
-            out, cache = bench.fresh("out"), bench.fresh("cache")
+            out, cache = bench.fresh("out"), bench.cache()
             with_cache = ["--cache", "off"] if moment % 2 else []  # the journal must do it alone
             command = bench.harness(server.url, *flags, *with_cache, out=out, cache=cache)
             # before the first request, anywhere between, or while it brings the board up to date
@@ -541,7 +553,7 @@ def cached(bench: Bench) -> None:
     problems = 25 if bench.quick else 125
     flags = ["--method", "vanilla", "--limit", str(problems), "--n-samples", "8"]
     flags += ["--temperature", "0.8", "--max-connections", "100"]
-    out, cache = bench.fresh("out"), bench.fresh("cache")
+    out, cache = bench.fresh("out"), bench.cache()
     with bench.server() as server:
         bench.harness(server.url, *flags, out=out, cache=cache).wait()
         server.reset()
@@ -562,7 +574,7 @@ def two_processes(bench: Bench) -> None:
     """The same 400 questions by two commands at once, with one cache."""
     flags = ["--method", "vanilla", "--limit", "100", "--n-samples", "4"]
     flags += ["--temperature", "0.8", "--max-connections", "50"]
-    cache = bench.fresh("cache")
+    cache = bench.cache()
     with bench.server() as server:
         commands = [bench.harness(server.url, *flags, cache=cache) for _ in range(2)]
         first, second = (command.wait(sweep=False) for command in commands)
@@ -590,9 +602,7 @@ def start_up(bench: Bench) -> None:
     flags = ["--method", "vanilla", "--limit", "20", "--max-connections", "20"]
     with bench.server() as server:
         for name in ("first request, new cache", "first request"):
-            cache = bench.fresh("cache")
-            if name == "first request":
-                bench.harness(server.url, "--method", "vanilla", "--limit", "1", cache=cache).wait()
+            cache = bench.fresh("cache") if "new" in name else bench.cache()
             rows = []
             for _ in range(1 if "new" in name else 5):
                 server.reset()
@@ -820,7 +830,9 @@ def _heading(bench: Bench) -> str:
     if bench.peers:
         names += [f"{PACKAGES[name]} {_version(bench, name)}" for name in PEERS]
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return f"{', '.join(names)}; {os.cpu_count()} cores, load {load}; latency {LATENCY_S} s"
+    quick = "; quick: the targets are those of the full work" if bench.quick else ""
+    machine = f"{os.cpu_count()} cores, load {load}"
+    return f"{', '.join(names)}; {machine}; latency {LATENCY_S} s{quick}"
 
 
 def main() -> None:

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from harness.errors import ModelUnavailable, RateLimited
-from harness.pacing import Connections, Gate, Pacer
+from harness.pacer import Pacer
+from harness.pacing import Connections, Gate
 from harness.types import Completion, Limits, Model
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ class Server:
     tokens_per_minute: float | None = None
     tokens: int = 100  # of each answer, prompt included
     slots: int | None = None  # answers at once; the others wait
+    jitter: float = 0.0  # latencies are spread evenly by this share of them, to both sides
     accident: float = 0.0  # share of requests that are refused for no reason
 
 
@@ -85,8 +87,8 @@ class Allowance:
             at = self.other_at
             self.other_at += self.other_s
             self._look(at)
-            if self.left >= 1:
-                self.left -= 1
+            if self.left >= 1 or not self.window:
+                self.left -= 1  # it gets its share of a bucket whatever we do
         self._look(now)
 
     def _look(self, now: float) -> None:
@@ -141,7 +143,8 @@ class Simulated(Model):
             if self.free_at:
                 queued_s = max(0.0, self.free_at[0] - now)
                 heapq.heapreplace(self.free_at, now + queued_s + server.latency_s)
-            await asyncio.sleep(queued_s + server.latency_s)
+            spread = 1 + server.jitter * (2 * (self.sent * 0.754877 % 1) - 1)
+            await asyncio.sleep(queued_s + server.latency_s * spread)
             return Completion("x", server.tokens // 2, server.tokens // 2, limits=limits)
         finally:
             self.busy -= 1
@@ -197,9 +200,7 @@ class Outcome:
     limit: int  # connections at the end
 
 
-def play(
-    server: Server, samples: int = 200, at_once: int = 64, *, fixed: bool = False
-) -> Outcome:
+def play(server: Server, samples: int = 200, at_once: int = 64, *, fixed: bool = False) -> Outcome:
     """`samples` calls through a gate, retried as a run does it."""
 
     async def main() -> tuple[int, int, int, int, int]:
@@ -231,9 +232,7 @@ def play(
         return model.sent, found.count(False), model.peak, worst, connections.limit
 
     (sent, errors, peak, worst, limit), wall_s = simulate(main())
-    return Outcome(
-        sent, wall_s, errors, peak, best_s(server, samples, at_once), worst, limit
-    )
+    return Outcome(sent, wall_s, errors, peak, best_s(server, samples, at_once), worst, limit)
 
 
 def cases() -> list[tuple[Server, int, int, bool]]:
@@ -268,9 +267,7 @@ def more() -> list[tuple[Server, int, int, bool]]:
         found.append((replace(server, refusal_s=None, latency_s=5.0), 200, 64, False))
         found.append((replace(server, ends_s=1.0), 200, 64, False))
         found.append((replace(server, burst=10.0), 200, 64, False))
-        found.append(
-            (replace(server, per_minute=6000, tokens_per_minute=12_000), 200, 64, False)
-        )
+        found.append((replace(server, per_minute=6000, tokens_per_minute=12_000), 200, 64, False))
     return found
 
 

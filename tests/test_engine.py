@@ -51,6 +51,7 @@ class Desk:
     """The command line over folders of its own."""
 
     folder: Path
+    begun: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(
         self, server: Server, *arguments: str, out: str = "out", method: str = "vanilla"
@@ -61,7 +62,7 @@ class Desk:
             "--worker", "openai/fault", "--base-url", server.openai_url,
             "--out", str(self.folder / out), "--cache-dir", str(self.folder / "cache"),
         ]  # fmt: skip
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*command, *arguments],
             cwd=ROOT,
             env={**kept, "OPENAI_API_KEY": "sk-none"},
@@ -69,13 +70,17 @@ class Desk:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.begun.append(process)
+        return process
 
     def run(self, server: Server, *arguments: str, **options: str) -> Done:
         return finished(self.start(server, *arguments, **options))
 
+    def runs(self, out: str = "out") -> list[Path]:
+        return sorted((self.folder / out).glob("runs/*"))
+
     def records(self, kind: str, out: str = "out") -> list[dict[str, Any]]:
-        folders = sorted((self.folder / out / "runs").iterdir())
-        return [r for folder in folders for r in read_run(folder) if r["kind"] == kind]
+        return [r for folder in self.runs(out) for r in read_run(folder) if r["kind"] == kind]
 
     def replies(self) -> int:
         """How many replies the cache holds."""
@@ -100,8 +105,11 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    yield made
+    for process in made.begun:  # those of a test that failed
+        process.kill()
 
 
 def results_once(desk: Desk, count: int, out: str = "out") -> None:
@@ -200,6 +208,42 @@ def test_kill_at_random_moments_loses_no_row_and_repeats_only_what_was_in_flight
     assert (stats["unique"], stats["answered"]) == (400, 400)
     assert stats["requests"] <= 400 + kills * width
     results_once(desk, 400)
+
+
+def test_a_run_killed_while_it_grades_asks_nothing_again(desk: Desk) -> None:
+    canned = desk.folder / "canned.jsonl"
+    slow = [  # each takes the grader a while
+        {**row, "reply": row["reply"].replace("```python", "```python\nimport time; time.sleep(1)")}
+        for row in answers(12, 9)
+    ]
+    canned.write_text("".join(json.dumps(row) + "\n" for row in slow))
+    command = ("--limit", "12", "--jobs", "12", "--cache", "off")
+    with fault_server.start(canned=canned) as server:
+        process = desk.start(server, *command)
+        until(lambda: len(desk.records("call")) == 12, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert len(desk.records("result")) < 12
+        done = desk.run(server, *command)
+        assert server.stats()["requests"] == 12
+    assert done.code == 0
+    assert done.found["pass@1"]["value"] == 9 / 12
+    results_once(desk, 12)
+
+
+def test_a_killed_process_leaves_its_questions_to_the_other_one(desk: Desk) -> None:
+    command = ("--limit", "80", "--max-connections", "8")
+    with fault_server.start(latency=0.05) as server:
+        one, other = (desk.start(server, *command, out=out) for out in ("one", "other"))
+        until(lambda: server.stats()["requests"] >= 30, one)
+        one.send_signal(signal.SIGKILL)
+        one.communicate()
+        done = finished(other)
+        stats = server.stats()
+    assert done.code == 0
+    assert (stats["unique"], stats["answered"]) == (80, 80)
+    assert stats["requests"] <= 80 + 8
+    results_once(desk, 80, "other")
 
 
 def test_ctrl_c_is_exit_130_and_the_same_command_goes_on(desk: Desk) -> None:
@@ -384,3 +428,28 @@ def test_what_the_cache_answers_takes_nothing_from_a_budget(desk: Desk) -> None:
         done = desk.run(server, "--limit", "30", "--fresh", "--budget-tokens", "1")
         assert (done.code, server.stats()["requests"]) == (0, 30)
     assert done.found["cached_calls"] == 30
+
+
+def test_a_dollar_budget_holds_at_the_prices_of_a_file_and_the_cache_keeps_the_fresh_price(
+    desk: Desk,
+) -> None:
+    prices = desk.folder / "prices.toml"
+    prices.write_text('["openai/fault"]\ninput = 1000.0\noutput = 2000.0\n')  # per million tokens
+    command = ("--limit", "40", "--max-connections", "4", "--prices", str(prices))
+    with fault_server.start(latency=0.02) as server:
+        done = desk.run(server, *command, "--max-tokens", "64", "--budget-usd", "2")
+        stopped = server.stats()["requests"]
+        costs = [call["cost_usd"] for call in desk.records("call")]
+        assert (done.code, done.found["cost_usd"]) == (3, pytest.approx(sum(costs)))
+        assert 2 - max(costs) - 0.128 <= sum(costs) <= 2 + 4 * max(costs)
+        assert 0 < stopped < 40
+        rest = desk.run(server, *command, "--max-tokens", "64", "--budget-usd", "1000")
+        assert (rest.code, server.stats()["requests"]) == (0, 40)
+        again = desk.run(server, *command, "--max-tokens", "64", "--fresh")
+        assert (again.code, server.stats()["requests"]) == (0, 40)
+    for call in desk.records("call"):
+        tokens = call["prompt_tokens"] + 2 * call["completion_tokens"]
+        assert call["fresh_cost_usd"] == pytest.approx(tokens / 1000)
+    assert rest.found["cost_usd"] == pytest.approx(rest.found["fresh_cost_usd"])
+    assert again.found["cost_usd"] == 0.0
+    assert again.found["fresh_cost_usd"] == pytest.approx(rest.found["fresh_cost_usd"])

@@ -144,7 +144,9 @@ async def test_every_reference_passes_its_hidden_tests_and_its_examples(
         tests = item.oracle.tests
         assert isinstance(tests, Assertions)
         more = Assertions((*tests.tests, *item.problem.examples), tests.setup)
-        both.append(Item(item.problem, dataclasses.replace(item.oracle, tests=more, fresh=lambda: None)))
+        both.append(
+            Item(item.problem, dataclasses.replace(item.oracle, tests=more, fresh=lambda: None))
+        )
     reports = await in_pairs(grader, [(item, item.oracle.reference) for item in both])
     failed = [
         (item.problem.problem_id, report)

@@ -153,3 +153,12 @@ async def test_vllm_is_free_on_one_s_own_network_and_unknown_elsewhere(
     priced = resolve("vllm/qwen", endpoints=endpoints, prices=prices)
     assert priced.price(MILLION) == pytest.approx(2.0)
     await priced.close()
+
+
+def test_tokens_that_are_written_to_the_providers_cache_have_a_price_of_their_own() -> None:
+    # claude-sonnet-4-5: 3 $ per million tokens read, 3.75 when they are written to the cache
+    url = "https://api.anthropic.com"
+    written = Completion("", 1000, 0, cache_write_tokens=400)
+    assert Prices().price(written, "anthropic/claude-sonnet-4-5", url) == pytest.approx(
+        (600 * 3 + 400 * 3.75) / 1e6
+    )

@@ -220,6 +220,22 @@ async def test_two_caches_of_one_process_keep_each_other_out(path: Path) -> None
         assert not await asyncio.wait_for(waiting, PATIENCE_S)
 
 
+async def test_who_waits_for_another_process_long_is_told_why_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies, "TOLD_S", 0.05)
+    said: list[str] = []
+    with ReplyCache(path) as one, ReplyCache(path, say=said.append) as other:
+        async with one.claim("a"), one.claim("b"):
+            waiting = [asyncio.create_task(ask(other, key)) for key in "ab"]
+            while not said:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)  # both have waited long by now
+        assert await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE_S) == [True, True]
+    assert len(said) == 1
+    assert "--cache off" in said[0]
+
+
 async def test_many_may_hold_one_answer_at_once(path: Path) -> None:
     with ReplyCache(path) as cache:
         await ask(cache, "a")

@@ -430,7 +430,7 @@ async def test_a_place_that_cannot_be_written_is_one_line(tmp_path, sandbox):
 async def test_an_interrupt_is_journaled_and_resumes(tmp_path, sandbox):
     model = ScriptedModel("scripted/known", answer)
 
-    async def hang(messages, **settings):
+    async def hang(messages, sampling, **rest):
         await asyncio.sleep(60)
 
     plan = api.prepare(
@@ -459,7 +459,10 @@ async def test_an_interrupt_is_journaled_and_resumes(tmp_path, sandbox):
         ({"problems": ["999"]}, "has no problem '999'"),
         ({"limit": "0"}, "leaves no problem"),
         ({"problems": []}, "--problems names no problem"),
-        ({"base_url": "http://x", "worker": "local/smollm2-135m-instruct"}, "no model is behind a server"),
+        (
+            {"base_url": "http://x", "worker": "local/smollm2-135m-instruct"},
+            "no model is behind a server",
+        ),
         ({"limit": "many"}, "--limit is a number"),
         ({"limit": "1.5"}, "--limit is a number"),
         ({"n_samples": 0}, "--n-samples is at least 1"),
@@ -497,7 +500,7 @@ def test_a_base_url_goes_to_the_workers_provider_and_no_other_key_with_it(tmp_pa
 
     keys = {"openai": Endpoint(api_key="a"), "anthropic": Endpoint(api_key="b")}
     config = api.Config(
-        worker="openai/x", roles={"meta": "anthropic/y"}, base_url="http://user:pw@host/v1",
+        worker="openai/x", roles={"meta": "anthropic/y"}, base_url="http://host/v1?token=pw",
         limit="1", out=tmp_path, knobs={"rounds": 2}, unsafe_local=True, budget_tokens=5000,
     )  # fmt: skip
     plan = api.prepare(config, endpoints=keys)

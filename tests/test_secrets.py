@@ -64,10 +64,11 @@ class Desk:
 
     folder: Path
     said: list[str] = field(default_factory=list)  # all terminal output
+    begun: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         kept = {k: v for k, v in os.environ.items() if not k.endswith("_BASE_URL")}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "harness", *arguments],
             cwd=ROOT,
             env={**kept, **dict.fromkeys(KEYS, KEY)},
@@ -75,6 +76,8 @@ class Desk:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.begun.append(process)
+        return process
 
     def end(self, process: subprocess.Popen[str]) -> str:
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
@@ -141,8 +144,11 @@ def unpacked_duckdb(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    yield made
+    for process in made.begun:  # those of a test that failed
+        process.kill()
 
 
 def canned(folder: Path, *pairs: tuple[str, str]) -> Path:

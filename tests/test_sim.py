@@ -381,6 +381,21 @@ async def test_every_method_runs_end_to_end_without_a_model(tmp_path, method):
         assert summary.as_dict()["cost_usd"] == 0.0
 
 
+async def test_suites_that_share_prompts_share_no_kept_answers(tmp_path, shared):
+    for benchmark in ("humaneval", "humaneval+"):  # whose references differ
+        summary = await api.evaluate_async(
+            "vanilla",
+            worker="sim/skill=1",
+            benchmark=benchmark,
+            protocol="none",
+            problems=["95", "124"],
+            data=DataSources(data_dir=shared / "data"),
+            out=tmp_path / "results",
+            cache_dir=tmp_path / "cache",
+        )
+        assert (summary.estimate.value, summary.progress.cached_calls) == (1.0, 0)
+
+
 async def test_all_workflows_of_the_family_load_and_run_and_the_broken_ones_do_not(tmp_path):
     common = {"problems": ["0", "1", "2"], "knobs": {"rounds": 6}, "worker": "sim/skill=0.3"}
     common |= {"out": tmp_path / "results", "cache_dir": tmp_path / "cache"}

@@ -238,7 +238,7 @@ async def test_a_workflow_that_waits_for_ever_on_its_operators_is_ended(desk):
     made = desk()
     made.ctx.workflow_limits = WorkflowLimits(total_s=1.0)
 
-    async def hang(messages, **settings):
+    async def hang(messages, sampling, **rest):
         await asyncio.sleep(600)
 
     made.models["worker"].complete = hang
@@ -250,7 +250,7 @@ async def test_a_workflow_that_waits_for_ever_on_its_operators_is_ended(desk):
 async def test_calls_left_in_flight_by_a_workflow_are_in_the_ledger(desk):
     made = desk("slow", "slow")
 
-    async def hang(messages, **settings):
+    async def hang(messages, sampling, **rest):
         await asyncio.sleep(600)
 
     made.models["worker"].complete = hang

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 
+from harness.benchmarks.known import Known
 from harness.benchmarks.protocols import PROTOCOL_LEVELS, apply
 from harness.benchmarks.source import OVERRIDE_VARIABLES, DataSources
 from harness.benchmarks.suite import (
@@ -40,6 +41,7 @@ __all__ = [
     "Benchmark",
     "DataSources",
     "Item",
+    "Known",
     "apply",
     "described",
     "leave_out",

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from harness.benchmarks import unit_tests
 from harness.benchmarks.aflow import public_tests
+from harness.benchmarks.known import Known
 from harness.benchmarks.overlap import single_tests
 from harness.benchmarks.suite import Benchmark, Item, with_fresh
 from harness.errors import UsageError
@@ -28,16 +29,21 @@ SEED = 42
 
 
 def apply(
-    benchmark: Benchmark, protocol: Protocol_, only: Iterable[str] | None = None
+    benchmark: Benchmark,
+    protocol: Protocol_,
+    only: Iterable[str] | None = None,
+    known: Known | None = None,
 ) -> Benchmark:
     """The benchmark with feedback settled; problems that the protocol cannot serve are left out.
 
     With `only`, a benchmark of these problems alone: settling all of BigCodeBench takes seconds.
+    `known` keeps what is found out about fresh tests. Which those are is looked at when asked for.
     Raises UsageError for an unknown protocol or one that this benchmark does not have, and
     BenchmarkError when AFlow's files are absent.
     """
     if benchmark.protocol != "none":
         raise UsageError(f"{benchmark.name} is under protocol {benchmark.protocol}: load it again")
+    known = known or Known(None, benchmark.digest, protocol)
     settle = _settler(benchmark, protocol)
     items: dict[str, Item] = {}
     left_out = dict(benchmark.left_out)
@@ -49,7 +55,7 @@ def apply(
         if isinstance(settled, str):
             left_out[key] = settled
         else:
-            items[key] = with_fresh(settled)
+            items[key] = with_fresh(settled, known)
     return replace(benchmark, protocol=protocol, items=items, left_out=left_out)
 
 

@@ -155,6 +155,8 @@ def _check_url(url: str, variable: str) -> None:
         wrong = "does not begin with http:// or https://"
     elif not parts.hostname:
         wrong = "names no host"
+    elif parts.username is not None or parts.password is not None:
+        wrong = "holds a user or a password, which cannot go beside a key: leave them out"
     else:
         return
     raise UsageError(f"{variable}_BASE_URL {wrong}: expected one like http://127.0.0.1:8000/v1")

@@ -9,6 +9,7 @@ models that do not know it. https://platform.claude.com/docs/en/api/messages
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -38,17 +39,8 @@ def connect(
     timeout_s: float = wire.TIMEOUT_S,
 ) -> AnthropicMessages:
     """A model at `base_url` (default: the official one). Nothing is sent yet."""
-    import anthropic
-
-    client = anthropic.AsyncAnthropic(
-        api_key=api_key,
-        base_url=(base_url or OFFICIAL_URL).rstrip("/").removesuffix("/v1"),
-        max_retries=0,
-        timeout=anthropic.Timeout(timeout_s, connect=min(timeout_s, wire.CONNECT_TIMEOUT_S)),
-        http_client=anthropic.DefaultAioHttpClient(),  # up to 1,000 connections
-        default_headers={"anthropic-version": "2023-06-01"},
-    )
-    return AnthropicMessages(name, client, prices=prices, timeout_s=timeout_s)
+    url = (base_url or OFFICIAL_URL).rstrip("/").removesuffix("/v1")
+    return AnthropicMessages(name, url, api_key, prices=prices, timeout_s=timeout_s)
 
 
 class AnthropicMessages(wire.Wired):
@@ -57,15 +49,34 @@ class AnthropicMessages(wire.Wired):
     def __init__(
         self,
         name: str,
-        client: AsyncAnthropic,
+        base_url: str,
+        api_key: str,
         *,
         prices: Prices | None = None,
         timeout_s: float = wire.TIMEOUT_S,
     ) -> None:
+        super().__init__(name, base_url, api_key, prices=prices, timeout_s=timeout_s)
+        self._untaken |= {"seed"}
+
+    @functools.cached_property
+    def _sdk(self) -> Any:
         import anthropic
 
-        super().__init__(name, client, anthropic, prices=prices, timeout_s=timeout_s)
-        self._untaken |= {"seed"}
+        return anthropic
+
+    @functools.cached_property
+    def _client(self) -> AsyncAnthropic:
+        import anthropic
+
+        connect_s = min(self._timeout_s, wire.CONNECT_TIMEOUT_S)
+        return anthropic.AsyncAnthropic(
+            api_key=self._key,
+            base_url=self._url,
+            max_retries=0,
+            timeout=anthropic.Timeout(self._timeout_s, connect=connect_s),
+            http_client=anthropic.DefaultAioHttpClient(),  # up to 1,000 connections
+            default_headers={"anthropic-version": "2023-06-01"},
+        )
 
     async def complete(
         self,

@@ -6,6 +6,7 @@ Reasoning models take no sampling settings; what was asked for and not sent stan
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,19 +26,6 @@ _EARLY = ("o1-mini", "o1-preview")  # reason, and take neither system message no
 _SETTINGS = {"temperature", "top_p", "seed", "max_tokens", "reasoning_effort"}
 
 
-def open_client(base_url: str, api_key: str, timeout_s: float) -> AsyncOpenAI:
-    """The SDK's client on its aiohttp transport. Nothing is sent yet."""
-    import openai
-
-    return openai.AsyncOpenAI(
-        api_key=api_key,
-        base_url=base_url,
-        max_retries=0,
-        timeout=openai.Timeout(timeout_s, connect=min(timeout_s, wire.CONNECT_TIMEOUT_S)),
-        http_client=openai.DefaultAioHttpClient(),  # up to 1,000 connections
-    )
-
-
 def connect(
     name: str,
     base_url: str | None,
@@ -47,8 +35,7 @@ def connect(
     timeout_s: float = wire.TIMEOUT_S,
 ) -> OpenAIChat:
     """A model at `base_url` (default: the official one). Nothing is sent yet."""
-    client = open_client(base_url or OFFICIAL_URL, api_key, timeout_s)
-    return OpenAIChat(name, client, prices=prices, timeout_s=timeout_s)
+    return OpenAIChat(name, base_url or OFFICIAL_URL, api_key, prices=prices, timeout_s=timeout_s)
 
 
 class OpenAIChat(wire.Wired):
@@ -59,20 +46,38 @@ class OpenAIChat(wire.Wired):
     def __init__(
         self,
         name: str,
-        client: AsyncOpenAI,
+        base_url: str,
+        api_key: str,
         *,
         prices: Prices | None = None,
         timeout_s: float = wire.TIMEOUT_S,
     ) -> None:
-        import openai
-
-        super().__init__(name, client, openai, prices=prices, timeout_s=timeout_s)
+        super().__init__(name, base_url, api_key, prices=prices, timeout_s=timeout_s)
         family = self._model.rpartition("/")[2]
         if family.startswith(_REASONING) and not family.startswith(_CHAT):
             self.samples_always = True  # whatever the temperature that it is asked with
             self._untaken |= {"temperature", "top_p", "max_tokens"}
         if family.startswith(_EARLY):
             self._untaken |= {"system", "reasoning_effort"}
+
+    @functools.cached_property
+    def _sdk(self) -> Any:
+        import openai
+
+        return openai
+
+    @functools.cached_property
+    def _client(self) -> AsyncOpenAI:
+        import openai
+
+        connect_s = min(self._timeout_s, wire.CONNECT_TIMEOUT_S)
+        return openai.AsyncOpenAI(
+            api_key=self._key,
+            base_url=self._url,
+            max_retries=0,
+            timeout=openai.Timeout(self._timeout_s, connect=connect_s),
+            http_client=openai.DefaultAioHttpClient(),  # up to 1,000 connections
+        )
 
     async def complete(
         self,

@@ -102,6 +102,7 @@ class SimModel(Model):
 
     connections, most_connections = 64, 256
     repeats = simulated = True
+    cacheable = False  # asking again is free
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -114,7 +115,9 @@ class SimModel(Model):
         self._known: dict[str, tuple[Problem, str]] = {}
 
     def identity(self) -> dict[str, Any]:
-        return {"name": self.name, **asdict(self.settings), "answers": ANSWERS}
+        """Its settings, and which benchmarks' references it goes by: suites share prompts."""
+        known = sorted({problem.benchmark for problem, _ in self._known.values()})
+        return {"name": self.name, **asdict(self.settings), "answers": ANSWERS, "known": known}
 
     def price(self, completion: Completion) -> float | None:
         if completion.prompt_tokens is None or completion.completion_tokens is None:
@@ -123,8 +126,8 @@ class SimModel(Model):
         return self.settings.usd * tokens / 1e6
 
     def learn(self, problems: Mapping[str, tuple[Problem, str]]) -> None:
-        """Take in problems and their reference programs, by problem id."""
-        self._known.update(problems)
+        """Know these problems, with their reference programs by problem id, and no others."""
+        self._known = dict(problems)
 
     def skill(self, problem_id: str) -> float:
         """The probability that a program for this problem is right."""

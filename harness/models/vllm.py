@@ -13,12 +13,10 @@ from urllib.parse import urlsplit
 
 from harness.errors import ModelError, ModelRefused
 from harness.models import wire
-from harness.models.openai import OpenAIChat, open_client
+from harness.models.openai import OpenAIChat
 from harness.types import Completion, Limits
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
     from harness.models.prices import Prices
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1"
@@ -35,8 +33,7 @@ def connect(
     timeout_s: float = wire.TIMEOUT_S,
 ) -> VLLM:
     """The model `vllm/NAME` of the server at `base_url` (default: this machine's port 8000)."""
-    client = open_client(base_url or DEFAULT_URL, api_key, timeout_s)
-    return VLLM(name, client, prices=prices, timeout_s=timeout_s)
+    return VLLM(name, base_url or DEFAULT_URL, api_key, prices=prices, timeout_s=timeout_s)
 
 
 class VLLM(OpenAIChat):
@@ -54,12 +51,13 @@ class VLLM(OpenAIChat):
     def __init__(
         self,
         name: str,
-        client: AsyncOpenAI,
+        base_url: str,
+        api_key: str,
         *,
         prices: Prices | None = None,
         timeout_s: float = wire.TIMEOUT_S,
     ) -> None:
-        super().__init__(name, client, prices=prices, timeout_s=timeout_s)
+        super().__init__(name, base_url, api_key, prices=prices, timeout_s=timeout_s)
         self.samples_always = False  # whatever its name recalls, the server takes all settings
         self._untaken.clear()
         self._answered = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import functools
 import json
 import math
 import re
@@ -200,22 +201,36 @@ def fault(
 
 
 class Wired(Model):
-    """A model behind a vendor's SDK. The client carries base URL, key and timeout."""
+    """A model behind a vendor's SDK, which is imported with the first request: it takes 0.4 s."""
 
     def __init__(
-        self, name: str, client: Any, sdk: Any, *, prices: Prices | None, timeout_s: float
+        self,
+        name: str,
+        base_url: str,
+        api_key: str,
+        *,
+        prices: Prices | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """`client` is an asynchronous one of the module `sdk`; both vendors' are made alike."""
         from harness.models.prices import listed
 
         self.name = name
         self._model = name.partition("/")[2]  # as the server calls it
-        self._client = client
-        self._sdk = sdk
-        self._url = str(client.base_url)
+        self._url = base_url
+        self._key = api_key
         self._prices = prices or listed()
         self._timeout_s = timeout_s
         self._untaken: set[str] = set()  # settings that this model is known not to take
+
+    @functools.cached_property
+    def _sdk(self) -> Any:
+        """The vendor's module."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        """The SDK's asynchronous client on its aiohttp transport; both vendors' are made alike."""
+        raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
         """Name and server. No key."""
@@ -263,8 +278,8 @@ class Wired(Model):
                 raise ModelUnavailable(
                     f"{self.name} takes no {which}: ask again without it", 0.0
                 ) from None
-            key = self._client.api_key or ""
-            raise fault(self._where, status, error.body, headers, key=key) from None  # may hold it
+            found = fault(self._where, status, error.body, headers, key=self._key)
+            raise found from None  # its text may hold the key
         except (
             self._sdk.APIConnectionError,
             httpx2.HTTPError,
@@ -300,7 +315,9 @@ class Wired(Model):
         )
 
     async def close(self) -> None:
-        await self._client.close()
+        client = self.__dict__.pop("_client", None)  # a later request opens another
+        if client is not None:
+            await client.close()
 
 
 def _headers(response: Any) -> dict[str, str]:
