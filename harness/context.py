@@ -35,6 +35,7 @@ from harness.errors import (
 from harness.grade import Report
 from harness.journal import Journal, canonical, digest
 from harness.models.wire import clean
+from harness.pacer import RETRY_AFTER_MAX_S
 from harness.pacing import Gate, backoff_s
 from harness.replies import Kept, ReplyCache, reply_key
 from harness.sandbox import Sandbox
@@ -52,8 +53,7 @@ from harness.types import (
 from harness.workflow import WorkflowLimits, execute
 
 ATTEMPTS = 5  # requests for one call before its sample is given up
-LIMITED_ATTEMPTS = 20  # the same for 429, after which all requests wait until the pacer lets one go
-RETRY_AFTER_MAX_S = 600.0  # a server that wants a longer pause gets none: the sample is given up
+LIMITED_ATTEMPTS = 60  # the same for 429, after which all requests wait until the pacer lets one go
 
 
 class _Cancelled(ModelError):
