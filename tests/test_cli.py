@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from harness.journal import read_run
+from tests.fault_server import start
 
 ROOT = Path(__file__).parents[1]
 SMALL = "local/smollm2-135m-instruct"
@@ -344,11 +345,15 @@ def test_the_cache_says_what_it_holds_and_is_cleared_on_request_alone(tmp_path):
     empty = json.loads(harness("cache", "info", "--json", *where, check=0).stdout)
     assert empty["replies"] == 0
     assert not (tmp_path / "cache").exists()
-    simulated(tmp_path)
+    simulated(tmp_path)  # whose answers are free, and not kept
+    with start() as server:
+        flags = ("--worker", "openai/gpt-x", "--base-url", server.openai_url, "--limit", "4")
+        harness(
+            "eval", "--method", "vanilla", *flags, "--out", str(tmp_path / "out"), *where, check=0
+        )
     held = json.loads(harness("cache", "info", "--json", *where, check=0).stdout)
     ((model, of_model),) = held["models"].items()
-    assert (held["replies"], of_model["replies"]) == (4, 4)
-    assert "sim/" in model
+    assert (held["replies"], of_model["replies"], model) == (4, 4, "openai/gpt-x")
     assert held["others"]["verdicts.sqlite"] > 0
     assert "4 replies" in harness("cache", "info", *where, check=0).stdout
     assert "--yes" in harness("cache", "clear", *where, check=2).stderr

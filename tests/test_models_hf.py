@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from harness.api import evaluate_async
 from harness.errors import ModelRefused, RequestRejected, UsageError
 from harness.models.hf import HFModel, _choose, _Row, open_hf
 from harness.models.pull import default_cache_dir, pull
@@ -379,6 +380,25 @@ async def test_an_adapter_is_run_on_its_base_and_both_are_its_identity(
         lost.identity()
 
 
+async def test_a_run_s_rows_come_from_one_batch(folder: Path, tmp_path: Path) -> None:
+    model = open_hf(f"hf/{folder}")
+    await model.complete(CAT, GREEDY)
+    before = model.counts()["prefills"]
+    summary = await evaluate_async(
+        "vanilla",
+        limit="2",
+        max_tokens=24,
+        models={"worker": model},
+        cache="off",
+        out=tmp_path / "results",
+        cache_dir=tmp_path / "cache",
+    )
+    rows = summary.progress.rows.values()
+    assert [(row["calls"], row["cost_usd"]) for row in rows] == [(1, 0.0), (1, 0.0)]
+    assert all(row["verdict"] != "invalid" for row in rows)
+    assert model.counts()["prefills"] in (before + 1, before + 2)
+
+
 def test_the_same_model_serves_one_event_loop_after_another(model: HFModel) -> None:
     texts = [asyncio.run(model.complete(CAT, GREEDY)).text for _ in range(2)]
     assert texts[0] == texts[1]
@@ -418,7 +438,7 @@ async def main():
         await ask("word " * 7000)
     except ModelUnavailable as error:
         print(error)
-    print((await ask(long)).text == answers[0].text)
+    print((await ask(long)).text == answers[0].text, model._engine._most)
 
 asyncio.run(main())
 """
@@ -434,4 +454,4 @@ def test_short_of_memory_it_goes_on_with_half_of_the_batch(folder: Path) -> None
     assert (texts, answers) == (1, 8)
     assert 1 <= most <= 4
     assert "out of memory (cpu) with one request" in words
-    assert again == "True"
+    assert again == "True 8"  # it was the one, not their number

@@ -43,6 +43,7 @@ from harness.models.pull import file_sha256
 from harness.types import About, Completion, Message, Model, Sampling
 
 _ROWS = {"cpu": 8, "cuda": 64}  # in one batch
+_CALM = 64  # answers after which a batch that was halved may double again
 _GATHER_S = 0.005  # the first request of a batch waits so long for others
 # What decides an answer; optimizer states, logs and model cards beside it do not.
 _FILES = (
@@ -356,6 +357,7 @@ class _Engine:
         self.prefills = self.steps = self.widest = 0
         self._name, self._path, self._device = name, path, device
         self._most = _ROWS[device]  # rows; halved when the memory does not do
+        self._calm = 0  # answers since then
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=path.name)
         self._waiting: deque[_Row] = deque()
         self._model: Any = None
@@ -414,7 +416,8 @@ class _Engine:
                 row.messages, **row.template | {"tokenize": False, "add_generation_prompt": True}
             )
         except (TemplateError, TypeError, KeyError, ValueError) as error:
-            raise RequestRejected(f"{row.name}: the chat template refuses: {error}") from error
+            words = " ".join(str(error).split())[:300]
+            raise RequestRejected(f"{row.name}: the chat template refuses: {words}") from error
         row.prompt = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         row.tokens, row.most, row.generator = [], row.sampling.max_tokens, None
         if row.most < 1 or not row.prompt:
@@ -457,10 +460,12 @@ class _Engine:
 
         if self._device == "cuda":
             torch.cuda.empty_cache()
-        self._most = max(1, len(rows) // 2)
+        self._calm = 0
         if len(rows) > 1:
+            self._most = len(rows) // 2
             self._waiting.extendleft(reversed(rows))
             return
+        self._most = _ROWS[self._device]  # it was this row and not the number of them
         words = f"{rows[0].name}: out of memory ({self._device}) with one request"
         rows[0].fail(ModelUnavailable(f"{words}: use a smaller model or max_tokens"))
 
@@ -485,6 +490,9 @@ class _Engine:
         )
         if row.future.set_running_or_notify_cancel():
             row.future.set_result(completion)
+        self._calm += 1
+        if self._calm == _CALM:
+            self._calm, self._most = 0, min(2 * self._most, _ROWS[self._device])
         return True
 
     def _load(self) -> None:
