@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 # its checker runs on numpy and psutil; what else it asks for is for making samples
 CHECKER := evalplus==0.3.1
+# a version that has a build without CUDA where only that is wanted: name an index of such builds
+TORCH ?= torch==2.13.0
 
 .PHONY: help eval leaderboard test test-all environment bench bench-engine lint format clean
 
@@ -22,6 +24,7 @@ $(VENV)/.stamp-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(if $(filter dev,$*),$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	$(if $(filter dev,$*),$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(CHECKER))
 	@touch $@
