@@ -243,9 +243,11 @@ def prepare(
     models: Mapping[str, Model] | None = None,
     cache_dir: Path | None = None,
     like: Plan | None = None,
+    planning: bool = False,
 ) -> Plan:
     """Check a config and settle its defaults. `models` gives ready-made models by role; `like` is
-    a plan of the same problems, which are then not read again.
+    a plan of the same problems, which are then not read again. When only `planning`, programs need
+    no environment yet.
 
     Raises UsageError (unknown names, bad values, missing keys) and BenchmarkError.
     """
@@ -317,7 +319,7 @@ def prepare(
                 f"the price of {model.name} is unknown, so --budget-usd cannot hold: "
                 "use --budget-tokens"
             )
-    environment = _environment(benchmark, root)
+    environment = _environment(benchmark, root, planning)
     identity = {
         "benchmark": benchmark.digest,
         "list": config.list,
@@ -356,12 +358,17 @@ def prepare(
     )
 
 
-def _environment(benchmark: Benchmark, cache_dir: Path) -> str:
+def _environment(benchmark: Benchmark, cache_dir: Path, planning: bool) -> str:
     """A short digest of what a benchmark's programs are graded in: Python and its packages.
 
     Raises UsageError when the benchmark needs an environment that was not made.
     """
-    made = interpreters(benchmark, cache_dir)
+    try:
+        made = interpreters(benchmark, cache_dir)
+    except UsageError:
+        if planning:
+            return "not made"
+        raise
     (interpreter,) = made.values() or (own_interpreter(),)
     return digest(interpreter.digest)[:12]
 

@@ -431,7 +431,7 @@ def _evaluate(
     from harness.forecast import read_past
 
     display = Display(sys.stderr)
-    plan = api.prepare(asked, endpoints=_endpoints(), cache_dir=cache_dir)
+    plan = api.prepare(asked, endpoints=_endpoints(), cache_dir=cache_dir, planning=dry_run)
     if asked.run is not None:
         api.folder(plan)  # says so now where it cannot go on
     # a run reads past ones beside its first requests; here there is time

@@ -174,7 +174,7 @@ def survey(
     for provider in api.REMOTE:
         given = keyless.get(provider, Endpoint())
         keyless[provider] = replace(given, api_key=given.api_key or "none")
-    rows = _rows(suite, keyless, cache_dir)
+    rows = _rows(suite, keyless, cache_dir, planning=True)
     for row in rows:
         if forecasts:
             past = forecast.read_past(row.plan)
@@ -289,7 +289,13 @@ class _Work:
         return False
 
 
-def _rows(suite: Suite, endpoints: Mapping[str, Endpoint], cache_dir: Path | None) -> list[Row]:
+def _rows(
+    suite: Suite,
+    endpoints: Mapping[str, Endpoint],
+    cache_dir: Path | None,
+    *,
+    planning: bool = False,
+) -> list[Row]:
     """Every cell, prepared, with what its journal holds. Raises UsageError and BenchmarkError."""
     rows: list[Row] = []
     first: dict[str, api.Plan] = {}  # cells on the same problems read them once
@@ -299,7 +305,11 @@ def _rows(suite: Suite, endpoints: Mapping[str, Endpoint], cache_dir: Path | Non
         same = repr((*parts, config.data))
         try:
             plan = api.prepare(
-                config, endpoints=endpoints, cache_dir=cache_dir, like=first.get(same)
+                config,
+                endpoints=endpoints,
+                cache_dir=cache_dir,
+                like=first.get(same),
+                planning=planning,
             )
         except UsageError as error:
             raise UsageError(f"{suite.file}: [[row]] {cell.row}: {error}") from None
