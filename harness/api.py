@@ -14,6 +14,7 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import subprocess
 import time
@@ -196,6 +197,7 @@ class Summary:
         return {
             "run": self.run_id,
             "status": self.status,
+            "reason": self.reason,
             "benchmark": self.plan.benchmark.name,
             "digest": self.plan.benchmark.digest,
             "custom": self.plan.benchmark.custom,
@@ -421,7 +423,15 @@ async def execute(
         own = Budget(config.budget_usd, config.budget_tokens, config.budget_minutes)
         # past runs are read while the first requests are under way
         foreseen = asyncio.create_task(asyncio.to_thread(_foreseen, plan, warn))
-        try:
+        async with contextlib.AsyncExitStack() as at_end:  # the last one is done first
+            at_end.callback(_ingest, config.out, run_dir, warn)
+            for model in {id(m): m for m in plan.models.values()}.values():
+                at_end.push_async_callback(model.close)
+            at_end.push_async_callback(asyncio.wait, [foreseen])
+            at_end.callback(plan.known.save)
+            # it waits for the disk, and nobody has to wait for it
+            at_end.callback(asyncio.get_running_loop().run_in_executor, None, replies.close)
+            at_end.callback(journal.close)
             _describe(plan, run_dir, grader.sandbox)
             async with _shown(config.out, run_dir, warn):
                 progress, status, reason = await run(
@@ -435,15 +445,7 @@ async def execute(
                     resume_budget=budget is None,
                     closing=lambda: _closing(foreseen),
                 )
-        finally:
-            journal.close()
-            closed = asyncio.create_task(asyncio.to_thread(replies.close))  # it waits for the disk
-            plan.known.save()
             forecast = await foreseen
-            for model in {id(m): m for m in plan.models.values()}.values():
-                await model.close()
-            _ingest(config.out, run_dir, warn)
-            await closed
     return Summary(
         run_id=run_dir.name,
         run_dir=run_dir,
@@ -583,13 +585,33 @@ async def evaluate_async(
 
 
 def evaluate(method: str = "flowreasoner", **keywords: Any) -> Summary:
-    """`evaluate_async` for callers that are not async; in a notebook it runs in a thread."""
+    """`evaluate_async` for callers that are not async; in a notebook it runs in a thread.
+
+    An interrupt ends the run in order; the same call goes on.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(evaluate_async(method, **keywords))
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(evaluate_async(method, **keywords))
+
+    def work() -> Summary:
+        with contextlib.closing(loop):
+            asyncio.set_event_loop(loop)
+            try:
+                return loop.run_until_complete(task)
+            finally:
+                loop.run_until_complete(loop.shutdown_default_executor())
+
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, evaluate_async(method, **keywords)).result()
+        future = thread.submit(work)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 def fetch_weights(
@@ -760,12 +782,14 @@ def folder(plan: Plan) -> Path:
     worker = plan.models["worker"].name.rpartition("/")[2].removesuffix(".gguf")
     name = f"{plan.benchmark.name}-{plan.method.name}-{worker}-{plan.config_hash[:8]}"
     runs = plan.config.out / "runs"
-    number = 1
-    while (runs / _numbered(name, number + 1)).exists():
-        number += 1
-    if plan.config.fresh and (runs / _numbered(name, number)).exists():
-        number += 1
-    return runs / _numbered(name, number)
+    found = (re.fullmatch(rf"{re.escape(name)}(?:-(\d+))?", path.name) for path in _entries(runs))
+    number = max((int(match[1] or 1) for match in found if match), default=0)
+    return runs / _numbered(name, max(1, number + plan.config.fresh))
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder holds; nothing where there is none."""
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _very_run(plan: Plan, run_dir: Path) -> Path:
@@ -929,10 +953,14 @@ def _commit() -> tuple[str | None, bool | None]:
 async def _shown(results: Path, run_dir: Path, warn: Callable[[str], None]) -> AsyncIterator[None]:
     """Keep the database and the board's snapshot fresh while a run goes on."""
 
+    at_work: asyncio.Future[None] | None = None
+
     async def refresh() -> None:
+        nonlocal at_work
         while True:
             await asyncio.sleep(SNAPSHOT_S)
-            await asyncio.to_thread(_ingest, results, run_dir, warn)
+            at_work = asyncio.ensure_future(asyncio.to_thread(_ingest, results, run_dir, warn))
+            await asyncio.shield(at_work)
 
     task = asyncio.create_task(refresh())
     try:
@@ -940,6 +968,8 @@ async def _shown(results: Path, run_dir: Path, warn: Callable[[str], None]) -> A
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        if at_work is not None:  # a thread cannot be cancelled, and holds the database's lock
+            await asyncio.wait([at_work])
 
 
 def _ingest(results: Path, run_dir: Path, warn: Callable[[str], None]) -> None:

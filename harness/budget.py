@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import BudgetReached
+from harness.journal import whole
 from harness.types import Completion, Message, Model, Sampling
 
 TOKENS_PER_CHARACTER = 1 / 3  # of a prompt, before a model has told better; few languages have more
@@ -73,19 +74,24 @@ class Budget:
 
     def resume(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Take over what earlier processes of a run spent, from its journal."""
-        began: float | None = None
-        last = 0.0
-        for record in records:
+        seconds = began = last = 0.0
+        for record in filter(whole, records):
             if record["kind"] == "session" and record["event"] == "start":
-                self.spent_minutes += (last - began) / 60 if began is not None else 0.0
-                began = record["at"]
+                seconds += max(0.0, last - began)  # of one that was killed
+                began = last = record["at"]
+            elif record["kind"] == "session" and record.get("elapsed_s") is not None:
+                seconds += record["elapsed_s"]  # no clock of the day, which may be set or sleep
+                began = last = record["at"]
             elif record["kind"] == "call" and record["error"] is None:
                 if not record.get("cached"):
                     self.spent_tokens += record["prompt_tokens"] or 0
                     self.spent_tokens += record["completion_tokens"] or 0
                 self.spent_usd += record["cost_usd"] or 0.0
-            last = record["at"]
-        self.spent_minutes += (last - began) / 60 if began is not None else 0.0
+            elif record["kind"] == "call":
+                self.spent_tokens += record.get("charged_tokens") or 0
+                self.spent_usd += record.get("charged_usd") or 0.0
+            last = record.get("at", last)
+        self.spent_minutes += (seconds + max(0.0, last - began)) / 60
 
     def check(self) -> None:
         """Raise BudgetReached once a limit is spent."""
@@ -105,6 +111,19 @@ class Budget:
         if self.minutes is None:
             return float("inf")
         return 60 * (self.minutes - self.spent_minutes) - (time.monotonic() - self.started)
+
+    @contextlib.asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Around a wait: it ends where the minutes end. Raises BudgetReached."""
+        if self.minutes is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(max(0.0, self.left_s())):
+                yield
+        except TimeoutError:
+            self.check()
+            raise
 
     @contextlib.asynccontextmanager
     async def reserve(self, tokens: int, usd: float | None) -> AsyncIterator[None]:
@@ -159,13 +178,16 @@ class Budget:
         self.spent_tokens += int(tokens or 0)
         self.spent_usd += cost_usd or 0.0
 
-    def lose(self, model: Model, chat: Sequence[Message], sampling: Sampling) -> float | None:
-        """Charge a request whose answer nobody waits for the most that it can be; its dollars.
+    def lose(
+        self, model: Model, chat: Sequence[Message], sampling: Sampling
+    ) -> tuple[int, float | None]:
+        """Charge a request whose answer nobody waits for the most that it can be; that much.
 
-        That is a token for each character, and a full reply; None: no price is known.
+        (tokens, dollars): a token for each character, and a full reply; None: no price is known.
         """
         most = Completion("", sum(len(m["content"]) for m in chat), sampling.max_tokens)
-        cost = model.price(most)
-        self.spent_tokens += (most.prompt_tokens or 0) + (most.completion_tokens or 0)
-        self.spent_usd += cost or 0.0
-        return cost
+        tokens = (most.prompt_tokens or 0) + (most.completion_tokens or 0)
+        usd = 0.0 if model.recorded else model.price(most)
+        self.spent_tokens += tokens
+        self.spent_usd += usd or 0.0
+        return tokens, usd

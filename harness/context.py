@@ -200,6 +200,7 @@ class Recorded:
                     record["cached_tokens"],
                     record["reasoning_tokens"],
                     record["finish"],
+                    record.get("served_by"),
                 )
                 key = record["result_key"], record["request_sha"], record.get("occurrence", 0)
                 cached = bool(record.get("cached"))
@@ -246,12 +247,16 @@ class SampleContext:
         self._asking: set[asyncio.Task[Any]] = set()
         self._finished = False
 
-    async def finish(self) -> None:
-        """Cancel what the method left in flight, and take no further call. Idempotent."""
+    async def finish(self, *, wait: bool = False) -> None:
+        """Take no further call; cancel what the method left in flight, or `wait` for it.
+
+        Idempotent.
+        """
         self._finished = True
         left = self._asking - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
+        if not wait:
+            for task in left:
+                task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
     def _key(self) -> dict[str, Any]:
@@ -296,6 +301,8 @@ class SampleContext:
         call_no = self._call_no
         paid = self.recorded.take(self.result_key, request_sha, occurrence)
         if paid is not None:
+            if paid.completion.model:
+                gate.served_by.add(paid.completion.model)
             self.totals.add(paid.completion, paid.price)
             self.stopwatch.add(paid.ended_at - paid.latency_s, paid.ended_at)
             return paid.completion
@@ -321,7 +328,7 @@ class SampleContext:
             },
         )
         if not gate.model.cacheable:
-            return self._paid(call, await self._request(call))
+            return (await self._request(call)).completion
         # where equal requests get equal answers, one answer serves them all
         draw = () if gate.model.repeats else (self.seed, self.sample, occurrence)
         key = reply_key(gate.identity, chat, settings, seed, draw)
@@ -331,26 +338,26 @@ class SampleContext:
                 claim = await stack.enter_async_context(held)
             if claim.kept is not None:
                 return self._take(call, claim.kept)
-            kept = await self._request(call)
-            claim.keep(kept)
-            return self._paid(call, kept)
-
-    def _paid(self, call: _Call, kept: Kept) -> Completion:
-        """Charge an answer that is journaled and kept. Raises BudgetReached: nobody knows what."""
-        if not call.gate.model.recorded:
-            self.budget.spend(kept.completion, call.gate.model.price(kept.completion))
-        return kept.completion
+            return (await self._request(call, claim.keep)).completion
 
     def _take(self, call: _Call, kept: Kept) -> Completion:
         """Account for an answer that another run paid for."""
+        call.gate.proven = (
+            True  # the model has answered: what it rejects from now on is one request
+        )
+        if kept.completion.model:
+            call.gate.served_by.add(kept.completion.model)
         price = Price(call.gate.model.price(kept.completion), cached=True)
         self._journal_call({**call.record, "attempt": 1}, kept.completion, price, kept.latency_s)
         self.totals.add(kept.completion, price)
         self.stopwatch.add(kept.asked_at - kept.latency_s, kept.asked_at)
         return kept.completion
 
-    async def _request(self, call: _Call) -> Kept:
-        """Ask until there is an answer, within the budget. Raises as `ask`."""
+    async def _request(self, call: _Call, keep: Callable[[Kept], None] = lambda kept: None) -> Kept:
+        """Ask until there is an answer, within the budget. Raises as `ask`.
+
+        `keep` gets the answer before anything else is done with it.
+        """
         model, expected = call.gate.model, self.expected[call.role]
         prompt, completion = expected.of(call.chat, call.settings)
         likely = Completion("", prompt, completion)
@@ -358,14 +365,18 @@ class SampleContext:
         failed = limited = 0
         async with contextlib.AsyncExitStack() as stack:
             with self.stopwatch.turn():
-                held = self.budget.reserve(prompt + completion, usd)
-                await stack.enter_async_context(held)
+                async with self.budget.in_time():
+                    held = self.budget.reserve(prompt + completion, usd)
+                    await stack.enter_async_context(held)
             while True:
                 try:
                     with self.stopwatch.turn() as begin:
-                        async with call.gate.admit(prompt + completion) as turn:
+                        async with contextlib.AsyncExitStack() as at_the_gate:
+                            async with self.budget.in_time():
+                                waiting = call.gate.admit(prompt + completion)
+                                turn = await at_the_gate.enter_async_context(waiting)
                             begin()
-                            kept = await self._attempt(call, failed + limited + 1)
+                            kept = await self._attempt(call, failed + limited + 1, keep)
                             turn.answered(kept.completion, kept.latency_s)
                             return kept
                 except ModelUnavailable as error:
@@ -379,9 +390,10 @@ class SampleContext:
                     ):
                         raise
                 if not busy:  # else the gate holds all requests back
-                    await asyncio.sleep(backoff_s(failed) if asked_s is None else asked_s)
+                    async with self.budget.in_time():
+                        await asyncio.sleep(backoff_s(failed) if asked_s is None else asked_s)
 
-    async def _attempt(self, call: _Call, number: int) -> Kept:
+    async def _attempt(self, call: _Call, number: int, keep: Callable[[Kept], None]) -> Kept:
         """One request, journaled whatever comes of it."""
         self.budget.check()
         model, record = call.gate.model, {**call.record, "attempt": number}
@@ -391,19 +403,24 @@ class SampleContext:
                 call.chat, call.settings, seed=call.seed, about=call.about
             )
         except asyncio.CancelledError:
-            self._journal_error(record, _Cancelled("given up in flight"), time.monotonic() - began)
-            cost = self.budget.lose(model, call.chat, call.settings)
-            self.totals.lose(cost)
+            tokens, usd = self.budget.lose(model, call.chat, call.settings)
+            self.totals.lose(usd)
+            gone = _Cancelled("given up in flight")
+            charged = {"charged_tokens": tokens, "charged_usd": usd}
+            self._journal_error({**record, **charged}, gone, time.monotonic() - began)
             raise
         except (ModelRefused, RequestRejected, ModelUnavailable) as error:
             self._journal_error(record, error, time.monotonic() - began)
             raise
-        latency_s = time.monotonic() - began
+        kept = Kept(completion, time.time(), time.monotonic() - began)
+        keep(kept)  # before anything that may fail: it is paid for
         price = Price(model.price(completion), cached=model.recorded)
-        self._journal_call(record, completion, price, latency_s)
+        self._journal_call(record, completion, price, kept.latency_s)
         self.totals.add(completion, price)
         self.expected[call.role].learn(call.chat, completion)
-        return Kept(completion, time.time(), latency_s)
+        if not price.cached:
+            self.budget.spend(completion, price.paid_usd)
+        return kept
 
     def is_greedy(self, role: str = "worker") -> bool:
         """Whether equal requests to this role get equal answers."""

@@ -10,17 +10,20 @@ Records (`kind`, and `at` = unix seconds, in all of them; texts stand once, by S
   a start says `problems` and `samples` asked for, how many are `resumed`, and with what they are
   made: `sandbox`, `commit`, `dirty`, `versions`, `command`, `limit`, `n_samples`; `asked` lists
   the ids of the problems, `config` holds all of `harness.api.Config`, `forecast` what the session
-  was expected to take; an end says `served_by`, the ids that servers reported, by model
+  was expected to take; an end says `served_by`, the ids that servers reported, by model, and
+  `elapsed_s`
 - `artifact`: `sha256`, `text`
 - `call`: one request to a model, failed attempts too: `result_key`, `problem_id`, `sample`,
   `call_no` (1-based, of the sample), `attempt` (1-based), `round` (null outside of rounds),
   `occurrence` (0-based, among equal requests of the sample),
   `role`, `model`, `request_sha` (JSON of messages and sampling), `response_sha`,
   `prompt_tokens`, `completion_tokens`, `cached_tokens`, `reasoning_tokens`, `temperature`, `seed`,
-  `max_tokens`, `cached` (answered without paying: by the reply cache or a recording), `cost_usd`
+  `max_tokens`, `served_by` (the id that the server reported), `ignored` (settings that the model
+  does not take), `cached` (answered without paying: by the reply cache or a recording), `cost_usd`
   (paid; null: unknown), `fresh_cost_usd` (the price when it is not cached), `latency_s` (of a
   cached one: what the answer took when it was paid for), `finish`, `error`, `error_kind`
-  (`cancelled`: given up while in flight; what the provider bills for it is not known)
+  (`cancelled`: given up while in flight; what the provider bills for it is not known, and the most
+  that it can be is `charged_tokens` and `charged_usd`)
 - `feedback`: `result_key`, `problem_id`, `sample`, `round`, `code_sha`, `passed`, `total`,
   `verdict`, `errors`
 - `workflow`: one execution: `result_key`, `problem_id`, `sample`, `round`, `calls`, `operators`,
@@ -44,7 +47,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,7 @@ class Journal:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
+        self._lock = -1
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(run_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -84,6 +88,8 @@ class Journal:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             self._file = os.open(path, flags, 0o644)
         except OSError as error:
+            if self._lock >= 0:
+                os.close(self._lock)
             raise StoreError(f"{run_dir}: cannot write: {error.strerror}") from error
         self._seen: set[str] = set()
 
@@ -153,7 +159,8 @@ def read_segment(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[st
 
 def segments(run_dir: Path) -> list[Path]:
     """The run's segments in the order in which they were begun."""
-    return sorted(p for p in run_dir.glob("*.jsonl") if p.stem.isdigit())
+    own = (path for path in run_dir.glob("*.jsonl") if path.stem.isdigit())
+    return sorted(own, key=lambda path: int(path.stem))
 
 
 def read_run(run_dir: Path) -> Iterator[dict[str, Any]]:
@@ -162,6 +169,22 @@ def read_run(run_dir: Path) -> Iterator[dict[str, Any]]:
         for _, _, record in read_segment(path):
             if record is not None:
                 yield record
+
+
+_NEEDED = {  # what resuming reads of a record; a line that lacks it is as good as lost
+    "artifact": {"sha256", "text"},
+    "session": {"at", "event"},
+    "result": {"result_key", "problem_id", "sample", "verdict", "detail", "calls", "wall_s"}
+    | {"prompt_tokens", "completion_tokens", "cost_usd"},
+    "call": {"at", "result_key", "request_sha", "response_sha", "model", "error", "latency_s"}
+    | {"prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "finish"}
+    | {"cost_usd"},
+}
+
+
+def whole(record: Mapping[str, Any]) -> bool:
+    """Whether a record has the fields that resuming reads."""
+    return _NEEDED.get(record["kind"], set()) <= record.keys()
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -33,6 +33,7 @@ BACKOFF_MAX_S = 60.0
 EASE_FROM = 32  # connections; what fewer can lose to a limit is not worth a wait
 EASED_IN = 5  # answers per connection after which a refused burst would be a small part of all
 EASE_STEP_S = 0.005  # those of so many seconds go together
+REJECTIONS = 2  # so many requests rejected (400), and none answered, and the model is refused
 SECOND_AFTER_S = 2.0  # when the first request takes longer, a second one may go out beside it
 
 
@@ -224,6 +225,7 @@ class Gate:
         self.proven = False  # in this run: set when an earlier process had an answer
         self.served_by: set[str] = set()  # model ids as the server reported them
         self._refused: ModelRefused | None = None
+        self._rejected = 0  # requests, while none has succeeded
         self._out: dict[int, Ticket] = {}
         self._waiting: deque[_Waiter] = deque()
         # refused tasks, and from when they may ask again
@@ -422,9 +424,14 @@ class Gate:
 
     def _failed(self, ticket: Ticket, error: ModelError) -> None:
         if isinstance(error, RequestRejected) and not (self.answered or self.proven):
-            # nothing has succeeded: whatever is wrong is wrong with every request
-            self._refused = ModelRefused(f"the first request was rejected: {error}")
-            raise self._refused from error
+            self._rejected += 1
+            if self._rejected >= REJECTIONS and len(self._out) == 1:
+                # nothing has succeeded, or is about to: what is wrong is wrong with every request
+                self._refused = ModelRefused(
+                    f"the first {self._rejected} requests were rejected, and none has succeeded: "
+                    f"{error}"
+                )
+                raise self._refused from error
         if isinstance(error, ModelRefused):
             self._refused = error
         elif isinstance(error, RateLimited):

@@ -64,9 +64,13 @@ def read(
         connection = open_snapshot(results_dir)
     except StoreError:  # no run yet, or an older harness's: the next run makes a new one
         return None
+    import duckdb
+
     try:
         rows = connection.execute(_CALLS, [method, sorted(models), simulated]).fetchall()
         pairs = connection.execute(_PAIRS, [family(benchmark), PAIRED_RUNS, PAIR]).fetchall()
+    except duckdb.Error as error:  # a damaged file: the next snapshot is a new one
+        raise StoreError(f"{results_dir}: past runs cannot be read: {error}") from error
     finally:
         connection.close()
     found = []

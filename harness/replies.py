@@ -104,9 +104,6 @@ def reply_key(
 ) -> str:
     """SHA-256 of all that decides a reply: model, request, seed, and which draw of it this is."""
     settings = sampling.as_dict()
-    for name in ("temperature", "top_p"):  # 0 and 0.0 are one request
-        if settings[name] is not None:
-            settings[name] = float(settings[name])
     question = {
         "model": identity,
         "messages": messages,

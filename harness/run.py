@@ -18,10 +18,10 @@ from typing import Any
 
 from harness.benchmarks import Item, described
 from harness.budget import Budget, Expectation, unknown_sum
-from harness.context import Recorded, SampleContext
+from harness.context import Recorded, SampleContext, Totals
 from harness.errors import BudgetReached, ModelError, ModelRefused, SandboxError
 from harness.grade import Grader, Report
-from harness.journal import Journal, canonical, digest, read_run
+from harness.journal import Journal, canonical, digest, read_run, whole
 from harness.metrics import Estimate, pass_at_1
 from harness.pacing import Gate
 from harness.replies import ReplyCache
@@ -68,6 +68,7 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
     finished_now: int = 0
     live: dict[str, SampleContext] = field(default_factory=dict)
+    cut: list[Totals] = field(default_factory=list)  # of samples that the run's end cut off
     gates: Sequence[Gate] = ()
 
     def outcomes(self) -> dict[str, list[bool | None]]:
@@ -98,16 +99,22 @@ class Progress:
     def invalid(self) -> int:
         return sum(row["verdict"] == Verdict.INVALID for row in list(self.rows.values()))
 
+    def unfinished(self) -> list[Totals]:
+        """What samples without a result have used."""
+        return [*(context.totals for context in list(self.live.values())), *self.cut]
+
     @property
     def calls(self) -> int:
-        live = sum(context.totals.calls for context in list(self.live.values()))
-        return sum(int(row["calls"]) for row in list(self.rows.values())) + live
+        return sum(int(row["calls"]) for row in list(self.rows.values())) + sum(
+            totals.calls for totals in self.unfinished()
+        )
 
     @property
     def cached_calls(self) -> int:
         """How many of these were answered without paying."""
-        live = sum(context.totals.cached_calls for context in list(self.live.values()))
-        return sum(row.get("cached_calls") or 0 for row in list(self.rows.values())) + live
+        return sum(row.get("cached_calls") or 0 for row in list(self.rows.values())) + sum(
+            totals.cached_calls for totals in self.unfinished()
+        )
 
     @property
     def error_kinds(self) -> dict[str, int]:
@@ -126,7 +133,7 @@ class Progress:
 
     def total_of(self, name: str) -> float | None:
         """The sum of a column over results and running samples; None when some part is unknown."""
-        live = (getattr(context.totals, name) for context in list(self.live.values()))
+        live = [getattr(totals, name) for totals in self.unfinished()]
         rows = list(self.rows.values())
         if name == "fresh_cost_usd":  # rows of older journals paid for everything
             return unknown_sum((*(row.get(name, row["cost_usd"]) for row in rows), *live))
@@ -177,7 +184,7 @@ async def run(
     session's end. Raises ModelRefused, and what the operating system or a bug raises; the journal
     then holds all that was finished.
     """
-    records = [record for record in read_run(job.run_dir) if _whole(record)]
+    records = [record for record in read_run(job.run_dir) if whole(record)]
     asked = [(item, k) for item in job.items for k in range(job.n_samples)]
     keys = {job.result_key(item, k): (item, k) for item, k in asked}
     done = {
@@ -231,11 +238,14 @@ async def run(
             workflow_limits=job.workflow_limits,
         )
         progress.live[key] = context
+        row = None
         try:
             row = await _sample(job, item, context, grader)
         finally:
             await context.finish()
             del progress.live[key]
+            if row is None:
+                progress.cut.append(context.totals)
         journal.write("result", **row)
         progress.rows[key] = row
         progress.finished_now += 1
@@ -264,24 +274,9 @@ async def run(
         await asyncio.gather(*running, return_exceptions=True)
         served = {gate.model.name: sorted(gate.served_by) for gate in each}
         end = {"status": status, "reason": reason, "served_by": served, **closing()}
+        end["elapsed_s"] = round(progress.elapsed_s, 3)
         journal.write("session", event="end", **end)
     return progress, status, reason
-
-
-_NEEDED = {  # what resuming reads of a record; a line that lacks it is as good as lost
-    "artifact": {"sha256", "text"},
-    "session": {"at", "event"},
-    "result": {"result_key", "problem_id", "sample", "verdict", "detail", "calls", "wall_s"}
-    | {"prompt_tokens", "completion_tokens", "cost_usd"},
-    "call": {"at", "result_key", "request_sha", "response_sha", "model", "error", "latency_s"}
-    | {"prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "finish"}
-    | {"cost_usd"},
-}
-
-
-def _whole(record: Row) -> bool:
-    """Whether a record has the fields that resuming reads."""
-    return _NEEDED.get(record["kind"], set()) <= record.keys()
 
 
 async def _all(
@@ -344,6 +339,7 @@ async def _sample(job: Job, item: Item, context: SampleContext, grader: Grader) 
     parts: Mapping[str, Verdict] = {}
     try:
         solution = await job.method.solve(item.problem, context, **job.knobs)
+        await context.finish()  # what it left in flight belongs to this sample
         code = solution.code
         graded = time.monotonic()
         report = await grader.grade(item.problem, item.oracle, code)
@@ -354,8 +350,10 @@ async def _sample(job: Job, item: Item, context: SampleContext, grader: Grader) 
         if isinstance(item.oracle.tests, Cases):  # no program, or no input of the other part
             parts = {"base": verdict, "plus": verdict, **parts}
     except (ModelRefused, BudgetReached):
+        await context.finish(wait=True)
         raise
     except ModelError as error:
+        await context.finish()
         verdict, detail, error_kind = Verdict.INVALID, str(error), error.kind
     except SandboxError as error:
         verdict, detail, error_kind = Verdict.INVALID, str(error), "sandbox"

@@ -154,9 +154,9 @@ class Sampling:
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain data; the last two only where given, so that digests stay."""
         found: dict[str, Any] = {
-            "temperature": self.temperature,
+            "temperature": float(self.temperature),
             "max_tokens": self.max_tokens,
-            "top_p": self.top_p,
+            "top_p": None if self.top_p is None else float(self.top_p),
         }
         if self.reasoning_effort is not None:
             found["reasoning_effort"] = self.reasoning_effort

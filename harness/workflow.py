@@ -146,7 +146,10 @@ async def _serve(
             )
             for task in done & answering:
                 answering.discard(task)
-                task.result()  # a provider's or our own failure ends the workflow here
+                if task.exception() is not None:  # a provider's or our own ends the workflow here
+                    # the others are paid for, and meet what stops the run at their next call
+                    await asyncio.gather(*answering, return_exceptions=True)
+                    task.result()
                 if not answering:
                     resumed = time.monotonic()
             if incoming not in done:

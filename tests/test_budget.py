@@ -75,7 +75,9 @@ def test_what_a_request_will_take_is_learned_from_answers() -> None:
 
 
 def test_what_earlier_processes_paid_counts_and_what_came_from_the_cache_does_not() -> None:
-    tokens = {"prompt_tokens": 7, "completion_tokens": 3, "error": None}
+    names = "result_key request_sha response_sha model latency_s cached_tokens reasoning_tokens"
+    rest = dict.fromkeys([*names.split(), "finish"])
+    tokens = {"prompt_tokens": 7, "completion_tokens": 3, "error": None, **rest}
     budget = Budget(tokens=100, usd=1.0)
     budget.resume(
         [
@@ -83,14 +85,51 @@ def test_what_earlier_processes_paid_counts_and_what_came_from_the_cache_does_no
             {"kind": "call", "at": 30.0, "cost_usd": 0.5, **tokens},
             {"kind": "call", "at": 60.0, "cost_usd": 0.0, "cached": True, **tokens},
             {"kind": "call", "at": 90.0, "cost_usd": None, **tokens, "error": "503"},
+            {"kind": "call", "at": 90.0},  # a damaged line
         ]
     )
     assert (budget.spent_tokens, budget.spent_usd, budget.spent_minutes) == (10, 0.5, 1.5)
 
 
+def test_a_request_given_up_in_an_earlier_process_stays_charged() -> None:
+    names = "result_key request_sha response_sha model latency_s prompt_tokens completion_tokens"
+    more = ("cached_tokens", "reasoning_tokens", "finish", "cost_usd")
+    given_up = {"kind": "call", "at": 5.0, "error": "given up", **dict.fromkeys(names.split())}
+    given_up |= dict.fromkeys(more) | {"charged_tokens": 350, "charged_usd": 0.25}
+    budget = Budget(tokens=100)
+    budget.resume([given_up])
+    assert (budget.spent_tokens, budget.spent_usd) == (350, 0.25)
+
+
+def test_minutes_are_those_of_a_steady_clock_where_a_session_ended_in_order() -> None:
+    start = {"kind": "session", "event": "start"}
+    budget = Budget(minutes=10)
+    budget.resume(
+        [
+            {**start, "at": 0.0},
+            {"kind": "session", "event": "end", "at": 30_000.0, "elapsed_s": 60.0},  # it slept
+            {**start, "at": 40_000.0},
+            {
+                "kind": "artifact",
+                "sha256": "",
+                "text": "",
+                "at": 36_400.0,
+            },  # the clock was set back
+        ]
+    )
+    assert budget.spent_minutes == 1.0
+
+
+async def test_a_wait_ends_where_the_minutes_end() -> None:
+    budget = Budget(minutes=0.001)
+    with pytest.raises(BudgetReached, match="--budget-minutes"):
+        async with budget.in_time():
+            await asyncio.sleep(30)
+
+
 def test_an_answer_that_nobody_waits_for_is_charged_at_its_most() -> None:
     budget, model = Budget(tokens=10_000), ScriptedModel("scripted/free", [])
-    assert budget.lose(model, CHAT, Sampling(max_tokens=50)) == 0.0
+    assert budget.lose(model, CHAT, Sampling(max_tokens=50)) == (350, 0.0)
     assert budget.spent_tokens == 350
 
 

@@ -282,7 +282,9 @@ def test_a_first_call_that_hangs_does_not_hold_up_the_others():
 def test_a_rejected_request_is_fatal_only_while_nothing_has_succeeded():
     async def main():
         gate = gate_of()
-        with pytest.raises(ModelRefused, match="the first request was rejected: bad"):
+        with pytest.raises(RequestRejected):
+            await ask(gate, 0.1, RequestRejected("bad"))
+        with pytest.raises(ModelRefused, match=r"the first 2 requests were rejected, and .*: bad"):
             await ask(gate, 0.1, RequestRejected("bad"))
         with pytest.raises(ModelRefused):
             await ask(gate)

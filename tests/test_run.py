@@ -103,8 +103,17 @@ async def test_a_rejected_first_request_ends_the_run_and_a_later_one_its_sample(
     def first_rejected(messages):
         raise RequestRejected("bad parameter")
 
-    with pytest.raises(ModelRefused, match="the first request was rejected: bad parameter"):
+    with pytest.raises(ModelRefused, match="the first 2 requests were rejected, and none has succ"):
         await evaluate(tmp_path / "a", sandbox, first_rejected, limit="3")
+
+    def one_too_long(messages):
+        if "has_close_elements" in messages[-1]["content"]:
+            raise RequestRejected("too long")
+        return answer(messages)
+
+    summary, _ = await evaluate(tmp_path / "c", sandbox, one_too_long, limit="3", jobs=1)
+    verdicts = [p["verdict"] for p in summary.as_dict()["problems"]]
+    assert verdicts == ["invalid", "wrong", "passed"]
 
     def second_rejected(messages):
         if "separate_paren_groups" in messages[-1]["content"]:

@@ -5,6 +5,7 @@ The file is named by all that decides it: rows, protocol, and the programs that 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -63,7 +64,8 @@ class Known:
             os.replace(temporary, self._file)
             self._new = False
         except OSError:  # a folder that cannot be written: the next run finds out again
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def _names(tests: Tests) -> list[Any]:
