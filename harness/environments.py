@@ -28,6 +28,7 @@ from typing import Any
 
 from harness.benchmarks import bigcodebench_packages as packages
 from harness.errors import BenchmarkError, UsageError
+from harness.processes import child_environment
 
 NAMES = ("bigcodebench",)
 TIERS = ("light", "full")
@@ -211,7 +212,7 @@ def _candidates(version: str) -> Iterator[Path]:
         yield folder / "bin" / "python"
     if uv := shutil.which("uv"):
         command = [uv, "python", "find", "--no-python-downloads", version]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
         if done.returncode == 0:
             yield Path(done.stdout.strip())
     yield Path(getattr(sys, "_base_executable", None) or sys.executable)
@@ -222,7 +223,11 @@ def _version(python: Path) -> str | None:
     code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
     try:
         done = subprocess.run(
-            [python, "-I", "-c", code], capture_output=True, text=True, timeout=60
+            [python, "-I", "-c", code],
+            env=child_environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -324,7 +329,12 @@ def _try(ways: Iterable[Sequence[str]], requirements: Sequence[str], report: _Se
     for way in ways:
         command = [*way, *requirements]
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            command,
+            env=child_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         ) as process:
             assert process.stdout is not None
             lines = []
@@ -341,7 +351,7 @@ def _try(ways: Iterable[Sequence[str]], requirements: Sequence[str], report: _Se
 
 def _run(command: Sequence[str], what: str) -> str:
     """Standard output. Raises BenchmarkError with the last line of what it said."""
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise BenchmarkError(f"{what}: {said}")

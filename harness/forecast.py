@@ -1,8 +1,9 @@
 """What a run will take, told before it runs: calls, tokens, dollars, minutes; and what it can show.
 
 Calls come from the method's own plan, or from past runs of the very same work; tokens per call and
-seconds per call from past runs in the store, the likest first (`LIKENESS`); dollars from the
-model's price of those tokens. Replies that are kept already are not guessed: what is in the cache
+seconds per call from past runs in the store, the likest first (`LIKENESS`); what is not asking
+(starting, grading, running workflows) from `harness/overhead.py`; dollars from the model's price of
+those tokens. Replies that are kept already are not guessed: what is in the cache
 is neither asked nor paid again. A range is meant to hold what a run comes to four times in five;
 each kind of likeness widens it, and so do few problems. Unknown is None, never 0.
 """
@@ -16,14 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness import overhead
 from harness import past as past_runs
 from harness.metrics import DISCORDANT, count, detectable_difference, dollars, duration, percent
+from harness.overhead import PastOverhead
 from harness.past import Past, PastCalls, family
 from harness.types import Completion, Model, Sampling
 
 # (prompt, completion) tokens of a typical call: means of the runs in results/README.md
 TYPICAL_TOKENS = {"worker": (250, 230), "meta": (890, 220)}
-Z80 = 1.2816  # four of five fall within so many standard errors
+FOUR_OF_FIVE = 1.2816  # so many standard errors hold four of five normal draws
 SPREAD = 0.6  # standard deviation over mean of a sample's tokens a call, where no run tells it
 FEW = 10  # samples; a run of fewer says nothing of how many calls a sample takes
 # How alike a past run is, best first, and the factor by which its tokens may be off besides.
@@ -84,7 +87,16 @@ class Plan(Protocol):
     def models(self) -> Mapping[str, Model]: ...
     @property
     def sampling(self) -> Mapping[str, Sampling]: ...
+    @property
+    def greedy(self) -> bool: ...
     def calls(self, *, full: bool = False) -> Mapping[str, tuple[int, int]]: ...
+
+
+@dataclass(frozen=True)
+class Seen(Past):
+    """What earlier runs tell of calls, and of what a run takes beside them."""
+
+    beside: tuple[PastOverhead, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,12 +110,12 @@ class _Role:
     basis: str
 
 
-def forecast(plan: Plan, *, past: Past | None = None, full: bool = False) -> Forecast:
+def forecast(plan: Plan, *, past: Seen | None = None, full: bool = False) -> Forecast:
     """What a plan will take, or with `full` the run of all problems with the method's own knobs.
 
     `past` is `read_past(plan)`; without it nothing is read, and calls are typical ones.
     """
-    past = past or Past()
+    past = past or Seen()
     problems = plan.everything if full else len(plan.items)
     samples = problems * plan.config.n_samples
     roles = {
@@ -119,21 +131,26 @@ def forecast(plan: Plan, *, past: Past | None = None, full: bool = False) -> For
         calls={role: one.calls for role, one in roles.items()},
         tokens=tokens,
         usd=usd,
-        minutes=_minutes(plan, roles, samples),
+        minutes=_minutes(plan, roles, samples, _beside(plan, roles, past, samples, full=full)),
         detectable=detectable_difference(problems, past.discordant or DISCORDANT),
         basis="; ".join([*parts, _basis_of_difference(past)]),
     )
 
 
-def read_past(plan: Plan) -> Past | None:
+def read_past(plan: Plan) -> Seen | None:
     """What earlier runs under the plan's `out` tell of it; None when there are none."""
-    return past_runs.read(
-        plan.config.out,
+    out, simulated = plan.config.out, any(model.simulated for model in plan.models.values())
+    past = past_runs.read(
+        out,
         benchmark=plan.benchmark.name,
         method=plan.method.name,
         models={model.name for model in plan.models.values()},
-        simulated=any(model.simulated for model in plan.models.values()),
+        simulated=simulated,
     )
+    if past is None:
+        return None
+    beside = overhead.read(out, method=plan.method.name, simulated=simulated)
+    return Seen(past.calls, past.discordant, beside)
 
 
 def as_dict(found: Forecast) -> dict[str, Any]:
@@ -248,7 +265,7 @@ def _role(
         prompt, completion = TYPICAL_TOKENS.get(role, TYPICAL_TOKENS["worker"])
         prompts, completions, spread = [prompt], [completion], SPREAD
         basis = alike
-    wide = factor * (1 + Z80 * spread * math.sqrt(1 / samples + (1 / seen if seen else 0)))
+    wide = factor * (1 + FOUR_OF_FIVE * spread * math.sqrt(1 / samples + (1 / seen if seen else 0)))
     completion_tokens = (
         min(min(completions) / wide, limit),
         min(max(completions) * wide, limit),
@@ -308,7 +325,7 @@ def _calls(
         return planned
     low, high = math.inf, 0.0
     for row in same:
-        error = Z80 * row.calls_deviation * math.sqrt(1 / samples + 1 / row.samples)
+        error = FOUR_OF_FIVE * row.calls_deviation * math.sqrt(1 / samples + 1 / row.samples)
         low, high = min(low, row.calls - error), max(high, row.calls + error)
     least = max(low, 0.0) * samples
     return math.floor(least), math.ceil(high * samples)
@@ -340,13 +357,30 @@ def _stretched(row: PastCalls, completion_tokens: Range) -> Range:
     return seconds * min(1.0, low), seconds * max(1.0, high)
 
 
-def _minutes(plan: Plan, roles: Mapping[str, _Role], samples: int) -> Range | None:
-    """Minutes until the last answer; None where a role's speed is unknown.
+def _beside(
+    plan: Plan, roles: Mapping[str, _Role], past: Seen, samples: int, *, full: bool
+) -> Range:
+    """Seconds of grading and of running workflows; each that is written runs `evals` times."""
+    from harness.journal import canonical
+
+    knobs = dict(plan.full_knobs if full else plan.knobs)
+    evals = 1 if plan.greedy else int(knobs.get("evals", 1))
+    return overhead.expected(
+        past.beside,
+        benchmark=plan.benchmark.name,
+        knobs=canonical(knobs),
+        samples=samples,
+        workflows=evals * roles["meta"].calls[0] if "meta" in roles else 0,
+    )
+
+
+def _minutes(plan: Plan, roles: Mapping[str, _Role], samples: int, beside: Range) -> Range | None:
+    """Minutes of the whole run, `beside` seconds of it not asking; None: a role's speed is unknown.
 
     A model answers as many at once as it begins with, at best as many as it may grow to, each call
     as long as in past runs; a sample is one chain of calls, at best all of a role's at once. A
     model of this machine has a rate besides, at which it answers however many ask; the range then
-    holds both.
+    holds both. What is not asking is at best done beside it.
     """
     here: dict[str, Range] = {}  # by server
     config = plan.config
@@ -374,7 +408,9 @@ def _minutes(plan: Plan, roles: Mapping[str, _Role], samples: int) -> Range | No
         here[model.endpoint()] = _plus(here.get(model.endpoint(), (0.0, 0.0)), either)
     if not here:
         return None
-    return max(low for low, _ in here.values()) / 60, sum(high for _, high in here.values()) / 60
+    least = max(beside[0], *(low for low, _ in here.values()))
+    most = beside[1] + sum(high for _, high in here.values())
+    return (overhead.START_S[0] + least) / 60, (overhead.START_S[1] + most) / 60
 
 
 def _dollars(model: Model, one: _Role) -> Range | None:

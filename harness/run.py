@@ -149,10 +149,15 @@ class Progress:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds left at the pace of this process; None before its first result."""
+        """Seconds left at the pace of this process; None before its first result.
+
+        What is under way counts as half done, so that the first results of many do not mislead.
+        """
         if not self.finished_now:
             return None
-        return self.elapsed_s / self.finished_now * (self.total - len(self.rows))
+        half = len(self.live) / 2
+        left = max(0.0, self.total - len(self.rows) - half)
+        return self.elapsed_s / (self.finished_now + half) * left
 
 
 Listener = Callable[[Progress, Row | None], None]

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from harness.errors import ModelError, UsageError
+from harness.processes import child_environment
 
 USUAL_PORT = 8000  # where `vllm/NAME` looks by itself
 
@@ -34,6 +35,7 @@ _TELL_S = 10.0  # between two lines of progress
 _STOP_S = 10.0  # for a clean end, before it is killed
 _UNKNOWN_CONTEXT = 8192  # tokens, as for `local/PATH.gguf`
 _LINE = 300  # characters of a server's log in a message
+_HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,12 @@ def _free_port(host: str, port: int | None) -> int:
 
 
 def _start(server: _Server, log: int, api_key: str | None) -> subprocess.Popen[bytes]:
-    """The server in a process group of its own; of all keys it gets only the one it asks for."""
-    environment = {k: value for k, value in os.environ.items() if not k.endswith("_API_KEY")}
+    """The server in a process group of its own.
+
+    Of all secrets it gets only those it asks for: its clients' key, and vLLM the hub's, without
+    which it can fetch no gated weights.
+    """
+    environment = child_environment(keep=() if server.ours else _HUB_TOKENS)
     if api_key and not server.ours:
         environment["VLLM_API_KEY"] = api_key  # not as an argument: all users see those
     child = subprocess.Popen(

@@ -357,7 +357,7 @@ class Store:
         UsageError for an unknown run; StoreError: it is being written, or the database is locked,
         damaged or newer, and then nothing has changed.
         """
-        folder = find_run(self.results_dir, run_id)
+        folder = find_run(self.results_dir, run_id, exact=True)
         if not (folder / "run.json").exists() and not segments(folder):
             raise UsageError(f"{folder}: holds nothing of a run, so it stays; remove it by hand")
         with self._locked():
@@ -657,12 +657,26 @@ def delete_run(results_dir: Path, run_id: str) -> Deleted:
     return Store(results_dir).delete(run_id)
 
 
-def find_run(results_dir: Path, run_id: str) -> Path:
-    """The folder of a run. Raises UsageError, naming near ones, when there is none of that name."""
+def find_run(results_dir: Path, run_id: str, *, exact: bool = False) -> Path:
+    """The folder of a run by its name, or unless `exact` by its path, or a beginning or an end of
+    its name that no other one has.
+
+    Raises UsageError, naming near ones, when there is none or more than one.
+    """
     runs = results_dir / "runs"
     known = sorted(p.name for p in runs.iterdir() if p.is_dir()) if runs.is_dir() else []
     if run_id in known:
         return runs / run_id
+    asked = Path(run_id)
+    if not exact and asked.name in known and asked.resolve() == (runs / asked.name).resolve():
+        return runs / asked.name
+    meant = [
+        name for name in known if run_id and (name.startswith(run_id) or name.endswith(run_id))
+    ]
+    if len(meant) == 1:
+        return runs / meant[0]
+    if len(meant) > 1:
+        raise UsageError(f"{run_id}: {len(meant)} runs are called so: {', '.join(meant[:5])}")
     if not known:
         raise UsageError(f"{run_id}: no run of that name, {runs} holds none")
     near = difflib.get_close_matches(run_id, known, n=3, cutoff=0.4)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import StoreError, UsageError
+from harness.processes import child_environment
 from harness.store import Store, current_snapshot, plain
 
 
@@ -28,7 +29,9 @@ def serve(
             "the board needs Streamlit: pip install 'flowreasoner-harness[leaderboard]'"
         )
     refresh(results_dir, lambda line: print(line, file=sys.stderr, flush=True))
-    child = subprocess.Popen(command(results_dir, host, port, open_browser))
+    child = subprocess.Popen(
+        command(results_dir, host, port, open_browser), env=child_environment()
+    )
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     try:
         return child.wait()

@@ -183,3 +183,32 @@ async def test_a_failed_attempt_is_no_answer_of_the_model(tmp_path: Path, grader
     await desk.ctx.ask("q")
     assert [c["attempt"] for c in desk.records("call")] == [1, 2]
     assert desk.ctx.totals.calls == 1
+
+
+def test_a_run_is_found_by_what_only_it_is_called(tmp_path: Path) -> None:
+    from harness.errors import UsageError
+    from harness.store import find_run
+
+    for name in ("humaneval-vanilla-a-1111", "humaneval-vanilla-a-2222", "mbpp-vanilla-a-3333"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    runs = tmp_path / "runs"
+    for asked in ("mbpp", "3333", "mbpp-vanilla-a-3333", str(runs / "mbpp-vanilla-a-3333")):
+        assert find_run(tmp_path, asked) == runs / "mbpp-vanilla-a-3333"
+    with pytest.raises(UsageError, match="2 runs are called so"):
+        find_run(tmp_path, "humaneval")
+    for asked in ("", "..", "nothing"):
+        with pytest.raises(UsageError, match="no run of that name"):
+            find_run(tmp_path, asked)
+
+
+def test_the_time_left_is_not_a_multiple_of_what_it_takes() -> None:
+    from harness.run import Progress
+
+    progress = Progress(200)
+    assert progress.eta_s is None
+    progress.started -= 1.0
+    progress.finished_now = 1
+    progress.rows = {"1": {}}
+    progress.live = dict.fromkeys(map(str, range(100)))  # type: ignore[arg-type]
+    assert progress.eta_s is not None
+    assert 1.0 < progress.eta_s < 5.0

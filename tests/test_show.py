@@ -261,7 +261,7 @@ def test_every_command_that_is_named_finds_the_same_results(
     with pytest.raises(UsageError, match=f"show 20260101-direct --out {results}` lists"):
         shown(results, problem="12")
     with pytest.raises(UsageError, match=f"list runs --out {results}` names all"):
-        shown(results, "20260101")
+        shown(results, "20269999")
     monkeypatch.chdir(results)
     Path("results").symlink_to(results)
     assert "--problem HumanEval/0\n" in shown(Path("results"))

