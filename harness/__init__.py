@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.api import evaluate, evaluate_async
+    from harness.api import Endpoint, evaluate, evaluate_async
 
-__all__ = ["__version__", "evaluate", "evaluate_async"]
+__all__ = ["Endpoint", "__version__", "evaluate", "evaluate_async"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"evaluate", "evaluate_async"}:
+    if name in {"Endpoint", "evaluate", "evaluate_async"}:
         import harness.api
 
         return getattr(harness.api, name)

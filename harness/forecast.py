@@ -137,8 +137,11 @@ def forecast(plan: Plan, *, past: Seen | None = None, full: bool = False) -> For
     )
 
 
-def read_past(plan: Plan) -> Seen | None:
-    """What earlier runs under the plan's `out` tell of it; None when there are none."""
+def read_past(plan: Plan, *, besides: str | None = None) -> Seen | None:
+    """What earlier runs under the plan's `out` tell of it; None when there are none.
+
+    `besides` is the id of a run that is not looked at: the one that is to be foretold.
+    """
     out, simulated = plan.config.out, any(model.simulated for model in plan.models.values())
     past = past_runs.read(
         out,
@@ -146,10 +149,11 @@ def read_past(plan: Plan) -> Seen | None:
         method=plan.method.name,
         models={model.name for model in plan.models.values()},
         simulated=simulated,
+        besides=besides,
     )
     if past is None:
         return None
-    beside = overhead.read(out, method=plan.method.name, simulated=simulated)
+    beside = overhead.read(out, method=plan.method.name, simulated=simulated, besides=besides)
     return Seen(past.calls, past.discordant, beside)
 
 
@@ -163,7 +167,7 @@ def as_dict(found: Forecast) -> dict[str, Any]:
         "calls": {role: list(span) for role, span in found.calls.items()},
         "tokens": pair(found.tokens, 0),
         "usd": pair(found.usd, 6),
-        "minutes": pair(found.minutes, 2),
+        "minutes": pair(found.minutes, 4),
         "detectable_difference": None if found.detectable is None else round(found.detectable, 4),
         "basis": found.basis,
     }
@@ -398,10 +402,10 @@ def _minutes(plan: Plan, roles: Mapping[str, _Role], samples: int, beside: Range
             most = config.max_connections or model.most_connections
             usual = config.max_connections or model.connections
             lanes = min(samples, config.jobs or samples)
-            shortest, longest = one.latency_s
-            chain = one.calls[1] / samples * longest
-            low = max(shortest, one.calls[0] * shortest / min(most, lanes))
-            parts.append((low, max(chain, one.calls[1] * longest / min(usual, lanes))))
+            short, long = one.latency_s
+            chain = one.calls[1] / samples * long
+            low = max(short, one.calls[0] * short / min(most, lanes))
+            parts.append((low, max(chain, one.calls[1] * long / min(usual, lanes))))
         if not parts:
             return None
         either = min(low for low, _ in parts), max(high for _, high in parts)
@@ -409,8 +413,8 @@ def _minutes(plan: Plan, roles: Mapping[str, _Role], samples: int, beside: Range
     if not here:
         return None
     least = max(beside[0], *(low for low, _ in here.values()))
-    most = beside[1] + sum(high for _, high in here.values())
-    return (overhead.START_S[0] + least) / 60, (overhead.START_S[1] + most) / 60
+    longest = beside[1] + sum(high for _, high in here.values())
+    return (overhead.START_S[0] + least) / 60, (overhead.START_S[1] + longest) / 60
 
 
 def _dollars(model: Model, one: _Role) -> Range | None:

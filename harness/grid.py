@@ -12,10 +12,11 @@ A TOML or YAML file, or the name of one that is shipped (`harness/suites`), hold
     worker = ["openai/o1-mini", "openai/gpt-4o-mini"]    # a list in a row is crossed, too
 
 Each combination is a cell: one run, as `eval` would make it, in a run folder of its own. A row's
-entry goes before the grid's, and that before the default; tables (`knobs`, `role`, `sampling`) are
-merged key by key. A `meta`, `role` or `sampling` of another section than the row goes only to
-methods that have the role. Cells run one after the other; all share the cache, and the budget.
-The same command again goes on: a cell that is complete starts nothing.
+entry goes before the grid's, and that before the default; tables (`knobs`, `role`, `sampling`, and
+`base-urls`: the server of a role) are merged key by key. A `meta`, `role`, `sampling` or
+`base-urls` of another section than the row goes only to methods that have the role. Cells run one
+after the other; all share the cache, and the budget. The same command again goes on: a cell that is
+complete starts nothing.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ _TEXT = ("benchmark", "method", "worker", "meta", "base-url", "list", "protocol"
          "problems", "reasoning-effort", "cache", "prices", "out")  # fmt: skip
 _WHOLE = ("n-samples", "max-tokens", "seed", "max-connections", "jobs")
 _NUMBER = ("temperature", "top-p")
-_TABLE = ("knobs", "role", "sampling")
+_TABLE = ("knobs", "role", "sampling", "base-urls")
 KEYS = (*_TEXT, *_WHOLE, *_NUMBER, *_TABLE)
-_ALIASES = {**ALIASES, "roles": "role", "knob": "knobs", "A": "knobs", "S": "knobs"}
+_ALIASES = {**ALIASES, "roles": "role", "knob": "knobs", "A": "knobs", "S": "knobs",
+            "role-url": "base-urls"}  # fmt: skip
 _BUDGET = ("usd", "tokens", "minutes")
 
 Entry = Mapping[str, Any]
@@ -124,6 +126,9 @@ class Suite:
         if "sampling" in kept and "sampling" not in row:
             known = {role: set_ for role, set_ in kept["sampling"].items() if role in method.roles}
             kept["sampling"] = known
+        kept.pop("base_urls", None)
+        if urls := self._urls(entry, row, method.roles):
+            kept["base_urls"] = urls
         if "problems" in kept:
             kept["problems"] = [p.strip() for p in kept["problems"].split(",") if p.strip()]
         for name in ("out", "prices"):
@@ -139,6 +144,16 @@ class Suite:
             if value not in valid:
                 raise UsageError(f"unknown {name} {value!r}: {_advice(value, valid)}")
         return config
+
+    def _urls(self, entry: Entry, row: Entry, roles: Sequence[str]) -> dict[str, str]:
+        """{role: its server}. One of the file's goes with the file's model, not with another."""
+        urls = {
+            role: url
+            for role, url in entry.get("base-urls", {}).items()
+            if role not in self.changes and (role in roles or "base-urls" in row)
+        }
+        given = self.changes.get("base_urls", {})
+        return urls | {role: url for role, url in given.items() if role in roles}
 
 
 def shipped() -> dict[str, str]:
@@ -251,10 +266,12 @@ def _value(where: str, key: str, value: Any) -> Any:
         fits, wanted = isinstance(value, str), "a text"
     if not fits:
         raise UsageError(f"{where} wants {wanted}, not {value!r}")
-    if key == "sampling":
-        for role, settings in value.items():
-            if not isinstance(settings, dict):
-                raise UsageError(f"{where}.{role} wants a table of settings, not {settings!r}")
+    of_role = {"sampling": (dict, "a table of settings"), "base-urls": (str, "a URL")}
+    if key in of_role:
+        kind, wanted = of_role[key]
+        for role, given in value.items():
+            if not isinstance(given, kind):
+                raise UsageError(f"{where}.{role} wants {wanted}, not {given!r}")
     return value
 
 

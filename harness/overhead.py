@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.errors import StoreError
 from harness.past import family
 from harness.store import open_snapshot
 
@@ -35,11 +36,20 @@ class PastOverhead:
     seconds: float  # a sample, on all cores of this machine
 
 
-def read(results_dir: Path, *, method: str, simulated: bool) -> tuple[PastOverhead, ...]:
-    """What the finished sessions of a method's runs took. Raises StoreError without a snapshot."""
+def read(
+    results_dir: Path, *, method: str, simulated: bool, besides: str | None = None
+) -> tuple[PastOverhead, ...]:
+    """What the finished sessions of a method's runs took, the run `besides` left out.
+
+    Raises StoreError without a snapshot.
+    """
     connection = open_snapshot(results_dir)
+    import duckdb
+
     try:
-        rows = connection.execute(_SESSIONS, [method, simulated]).fetchall()
+        rows = connection.execute(_SESSIONS, [besides or "", method, simulated]).fetchall()
+    except duckdb.Error as error:  # a damaged file: the next snapshot is a new one
+        raise StoreError(f"{results_dir}: past runs cannot be read: {error}") from error
     finally:
         connection.close()
     return tuple(
@@ -73,7 +83,8 @@ def expected(
 # (calls beside each other counted once; a reply that was kept took no time).
 _SESSIONS = """
 WITH wanted AS (
-  SELECT run_no, benchmark, knobs FROM runs WHERE method = ? AND (kind = 'simulated') = ?
+  SELECT run_no, benchmark, knobs FROM runs
+  WHERE run_id <> ? AND method = ? AND (kind = 'simulated') = ?
 ), took AS (
   SELECT run_no, segment, max(logged_at) FILTER (event = 'end')
                           - min(logged_at) FILTER (event = 'start') AS seconds

@@ -54,11 +54,18 @@ def family(benchmark: str) -> str:
 
 
 def read(
-    results_dir: Path, *, benchmark: str, method: str, models: Collection[str], simulated: bool
+    results_dir: Path,
+    *,
+    benchmark: str,
+    method: str,
+    models: Collection[str],
+    simulated: bool,
+    besides: str | None = None,
 ) -> Past | None:
     """What is known of a method and of models by name; None without a snapshot that can be read.
 
-    Simulated runs tell only of simulated ones.
+    Simulated runs tell only of simulated ones. `besides` is a run that is not looked at: the one
+    that is to be foretold.
     """
     try:
         connection = open_snapshot(results_dir)
@@ -67,7 +74,8 @@ def read(
     import duckdb
 
     try:
-        rows = connection.execute(_CALLS, [method, sorted(models), simulated]).fetchall()
+        wanted = [besides or "", method, sorted(models), simulated]
+        rows = connection.execute(_CALLS, wanted).fetchall()
         pairs = connection.execute(_PAIRS, [family(benchmark), PAIRED_RUNS, PAIR]).fetchall()
     except duckdb.Error as error:  # a damaged file: the next snapshot is a new one
         raise StoreError(f"{results_dir}: past runs cannot be read: {error}") from error
@@ -88,7 +96,8 @@ def read(
 _CALLS = """
 WITH wanted AS (
   SELECT run_no, run_id, method, benchmark, knobs, run_json FROM runs
-  WHERE (method = ? OR run_no IN (SELECT run_no FROM calls WHERE model IN (SELECT unnest(?))))
+  WHERE run_id <> ? AND
+        (method = ? OR run_no IN (SELECT run_no FROM calls WHERE model IN (SELECT unnest(?))))
         AND (kind = 'simulated') = ?
 ), graded AS (
   SELECT run_no, result_key FROM results SEMI JOIN wanted USING (run_no)

@@ -12,10 +12,7 @@ from collections.abc import Collection, Mapping
 
 _VENDORS = ("OPENAI_", "ANTHROPIC_")  # keys, headers, accounts, addresses
 _INSTALLERS = ("PIP_", "UV_")  # an index may want a password; they are what asks it
-_SECRET = re.compile(
-    r"(?:^|_)(?:API_?KEY|ACCESS_KEY(?:_ID)?|PRIVATE_KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD)$",
-    re.IGNORECASE,
-)
+_SECRET = re.compile(r"(?:KEY|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD)$", re.IGNORECASE)
 
 
 def without_secrets(

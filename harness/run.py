@@ -277,7 +277,10 @@ async def run(
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        served = {gate.model.name: sorted(gate.served_by) for gate in each}
+        served: dict[str, list[str]] = {}
+        for gate in each:  # two servers may have a model of one name
+            known = served.get(gate.model.name, [])
+            served[gate.model.name] = sorted({*known, *gate.served_by})
         end = {"status": status, "reason": reason, "served_by": served, **closing()}
         end["elapsed_s"] = round(progress.elapsed_s, 3)
         journal.write("session", event="end", **end)

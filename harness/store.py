@@ -673,7 +673,7 @@ def find_run(results_dir: Path, run_id: str, *, exact: bool = False) -> Path:
     meant = [
         name for name in known if run_id and (name.startswith(run_id) or name.endswith(run_id))
     ]
-    if len(meant) == 1:
+    if len(meant) == 1 and not exact:
         return runs / meant[0]
     if len(meant) > 1:
         raise UsageError(f"{run_id}: {len(meant)} runs are called so: {', '.join(meant[:5])}")

@@ -8,7 +8,8 @@ cell that the other one writes is come back to at the end; each then has a budge
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from harness.grid import Cell, Suite, load, shipped, short
 from harness.journal import read_run, read_segment, segments
 from harness.metrics import count, dollars, duration, percent
 from harness.models import Endpoint
-from harness.run import Job, Listener, Progress
+from harness.run import Listener, Progress
 from harness.store import writer_is_gone
 from harness.types import Completion
 
@@ -35,10 +36,7 @@ if TYPE_CHECKING:
     from harness.sandbox import Sandbox
 
 BUSY_S = 2.0  # between looks at a run that another process writes
-WIDTH, NAME = 120, 9  # characters of a table, and at least of a name in it
-# what is read of a result; a line that lacks it is as good as lost
-_RESULT = {"result_key", "problem_id", "sample", "verdict", "calls", "wall_s", "cost_usd",
-           "prompt_tokens", "completion_tokens"}  # fmt: skip
+WIDTH, NAME = 120, 9  # characters of a table, and of a name in it, or what tells names apart
 Range = tuple[float, float]
 
 
@@ -68,7 +66,7 @@ class Row:
         found = self.forecast
         if found is None:
             return {}
-        share = self.left / self.progress.total
+        share = self.left / self.progress.total if self.progress.total else 0.0
         calls = [sum(ends) for ends in zip(*found.calls.values(), strict=True)]
         parts: dict[str, Range | None] = {"calls": (calls[0], calls[1]), "tokens": found.tokens}
         parts |= {"usd": found.usd, "minutes": found.minutes}
@@ -170,11 +168,7 @@ def survey(
 
     A key that is not set is no error here. Raises UsageError and BenchmarkError.
     """
-    keyless = dict(endpoints or {})
-    for provider in api.REMOTE:
-        given = keyless.get(provider, Endpoint())
-        keyless[provider] = replace(given, api_key=given.api_key or "none")
-    rows = _rows(suite, keyless, cache_dir, planning=True)
+    rows = _rows(suite, endpoints or {}, cache_dir, planning=True)
     for row in rows:
         if forecasts:
             past = forecast.read_past(row.plan)
@@ -324,32 +318,7 @@ def _rows(
 
 def _look(row: Row) -> None:
     """Take from a cell's journal how far it is."""
-    plan = row.plan
-    job = Job(
-        run_dir=row.run_dir,
-        config_hash=plan.config_hash,
-        method=plan.method,
-        knobs=plan.knobs,
-        level=plan.level,
-        items=plan.items,
-        n_samples=plan.config.n_samples,
-        seed=plan.config.seed,
-        sampling=plan.sampling,
-        in_flight=None,
-        price_table=plan.prices.version,
-    )
-    results: dict[str, dict[str, Any]] = {}
-    out: set[str] = set()  # problems that this environment cannot grade
-    for record in read_run(row.run_dir):
-        if record["kind"] == "result" and record.keys() >= _RESULT:
-            results[record["result_key"]] = record
-        elif record["kind"] == "session" and record.get("environment") == plan.environment:
-            out |= (record.get("left_out") or {}).keys()
-    samples = range(plan.config.n_samples)
-    keys = {job.result_key(item, k): item for item in plan.items for k in samples}
-    asked = [k for k, item in keys.items() if k in results or item.problem.problem_id not in out]
-    row.progress = Progress(len(asked))
-    row.progress.rows = {key: results[key] for key in asked if key in results}
+    row.progress = api.begun(row.plan, row.run_dir)
 
 
 def _refusing(row: Row) -> set[str]:
@@ -378,8 +347,8 @@ def _check_prices(row: Row, budget: Budget) -> None:
 def show(summary: SuiteSummary, stream: IO[str], *, missing: bool = False) -> None:
     """Print a table, a line a cell: how far it is, or with forecasts what the rest takes.
 
-    With `missing` only the cells of which something is left. Names lose their middle where the
-    line would be longer than `WIDTH`.
+    With `missing` only the cells of which something is left. Where a line would be longer than
+    `WIDTH`, names lose their middle, or all but what tells them apart.
     """
     rows = [row for row in summary.rows if row.left or not missing]
     ahead = bool(rows) and rows[0].forecast is not None
@@ -389,20 +358,22 @@ def show(summary: SuiteSummary, stream: IO[str], *, missing: bool = False) -> No
         numbers = ["done", "pass@1 [95%]", "calls", "tokens", "cost", "status"]
     lines = [[*names, "seed", *numbers]]
     lines += [[*_names(row), *(_expected(row) if ahead else _measured(row))] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    while sum(widths) + 2 * (len(widths) - 1) > WIDTH and max(widths[: len(names)]) > NAME:
-        widths[widths.index(max(widths[: len(names)]))] -= 1
-    for line in lines if rows else ():
-        cut = [_fitted(text, width) for text, width in zip(line, widths, strict=True)]
-        left = {*range(len(names)), *([] if ahead else [len(line) - 1])}
+    columns = _narrowed([list(column) for column in zip(*lines, strict=True)], len(names))
+    widths = [max(map(len, column)) for column in columns]
+    left = {*range(len(names)), *([] if ahead else [len(columns) - 1])}
+    for line in zip(*columns, strict=True) if rows else ():
         placed = (
             text.ljust(width) if place in left else text.rjust(width)
-            for place, (text, width) in enumerate(zip(cut, widths, strict=True))
+            for place, (text, width) in enumerate(zip(line, widths, strict=True))
         )
         print("  ".join(placed).rstrip(), file=stream)
     for row in rows:
         if row.reason:
             print(f"{row.cell.label}: {row.status}: {row.reason}", file=stream)
+    for note in _copies(rows):
+        print(note, file=stream)
+    if any(model.simulated for row in rows for model in row.plan.models.values()):
+        print("sim/: simulated, which says nothing about a model; never ranked", file=stream)
     print(_closing(summary, ahead), file=stream, flush=True)
 
 
@@ -414,12 +385,89 @@ def _names(row: Row) -> list[str]:
     return [config.benchmark, config.method, worker, meta, str(config.seed)]
 
 
+def _narrowed(columns: list[list[str]], names: int) -> list[list[str]]:
+    """The columns of a table, the first `names` of them cut until a line fits, the widest first.
+
+    What stands in one of these columns is told from what stands in another, too: a worker may be
+    another cell's meta-agent.
+    """
+    every = list(dict.fromkeys(itertools.chain(*columns[:names])))
+    widths = [max(map(len, column)) for column in columns]
+    can = set(range(names))
+    while sum(widths) + 2 * (len(widths) - 1) > WIDTH and can:
+        widest = max(can, key=lambda place: widths[place])
+        if widths[widest] > NAME and _cut(every, widths[widest] - 1) is not None:
+            widths[widest] -= 1
+        else:
+            can.remove(widest)
+    cuts = [_cut(every, width) or {} for width in widths[:names]]
+    cuts += [{}] * (len(columns) - names)
+    return [
+        [cut.get(text, text) for text in column] for column, cut in zip(columns, cuts, strict=True)
+    ]
+
+
+def _cut(names: Iterable[str], width: int) -> dict[str, str] | None:
+    """Names in so many characters, different ones still different; None: that is not to be had."""
+    found = {name: _fitted(name, width) for name in names}
+    for text in set(found.values()):
+        alike = [name for name, other in found.items() if other == text]
+        if len(alike) > 1:
+            found |= _apart(alike, width)
+    return found if len(set(found.values())) == len(found) else None
+
+
+def _apart(names: list[str], width: int) -> dict[str, str]:
+    """What tells the names apart, between the beginning and the end that they share.
+
+    `qwen2.5..0.5b..` and `qwen2.5..1.5b..` of two names that end alike.
+    """
+    head = _shared(names)
+    tail = _shared([name[len(head) :][::-1] for name in names])
+    found = {}
+    for name in names:
+        own = name[len(head) : len(name) - len(tail)]
+        marks = 2 * bool(head) + 2 * bool(tail)
+        room = max(0, width - len(own) - marks)
+        start = head if len(head) <= room + 2 else f"{head[:room]}.."
+        found[name] = _fitted(f"{start}{own}{'..' if tail else ''}", width)
+    return found
+
+
+def _shared(names: list[str]) -> str:
+    """What all names begin with, up to where a part of a name ends."""
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    shared = "".join(letters[0] for letters in same)
+    return shared[: 1 + max(shared.rfind(mark) for mark in "-_/=,: ")]
+
+
 def _fitted(name: str, width: int) -> str:
     """A name in so many characters, without its middle where it is longer."""
     if len(name) <= width:
         return name
     head = width // 2 - 1
     return f"{name[:head]}..{name[head + 2 - width :]}"
+
+
+def _copies(rows: Iterable[Row]) -> Iterator[str]:
+    """A line for cells that differ in their seed alone, where nothing is drawn by seed."""
+    alike: dict[str, list[Row]] = {}
+    for row in rows:
+        plan = row.plan
+        if all(
+            model.repeats and not model.samples_always and plan.sampling[role].temperature == 0
+            for role, model in plan.models.items()
+        ):
+            same = replace(row.cell.config, seed=0)
+            alike.setdefault(repr(same), []).append(row)
+    for group in alike.values():
+        if len(group) > 1:
+            seeds = ", ".join(str(row.plan.config.seed) for row in group)
+            label = group[0].cell.label.rpartition(" seed ")[0]
+            yield (
+                f"{label}: greedy and exactly repeatable: seeds {seeds} are one and the same run "
+                "where the method draws nothing itself, so do not pool them"
+            )
 
 
 def _measured(row: Row) -> list[str]:

@@ -60,5 +60,5 @@ def test_importing_any_module_prints_and_reads_nothing():
 
 def test_no_page_has_a_placeholder_left():
     pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
-    left = re.compile(r"\b(?:TODO|FIXME|XXX|[A-Z]+_TABLE)\b")
+    left = re.compile(r"<!--|\b(?:TODO|FIXME|XXX|[A-Z]+_TABLE)\b")
     assert [(page.name, found) for page in pages for found in left.findall(page.read_text())] == []

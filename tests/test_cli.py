@@ -129,6 +129,60 @@ def test_a_dry_run_spends_nothing_and_names_calls_and_minutes(tmp_path):
     assert not out.exists()
 
 
+def test_a_dry_run_needs_no_key_and_says_what_is_left_of_a_run_that_was_begun(tmp_path):
+    where = ("--out", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache"))
+    for worker in ("openai/gpt-4o-mini", "anthropic/claude-haiku-4-5", "local/" + SMALL[6:]):
+        flags = ("--method", "vanilla", "--worker", worker, "--limit", "3", *where)
+        plan = json.loads(harness("eval", "--dry-run", "--json", *flags, check=0).stdout)
+        assert (plan["done"], plan["samples"]) == (0, 3)
+    simulated(tmp_path)
+    flags = ("--method", "vanilla", "--worker", "sim/skill=1", "--limit", "10", *where)
+    begun = harness("eval", "--dry-run", "--json", *flags, check=0)
+    assert "4 of 10 samples are done; the rest: 6 worker calls" in begun.stderr
+    plan = json.loads(begun.stdout)
+    jsonschema.validate(plan, json.loads((ROOT / "docs/schemas/dry_run.json").read_text()))
+    assert (plan["done"], plan["ahead"]["calls"]) == (4, {"worker": [6, 6]})
+    left = harness("resume", "latest", "--dry-run", "--json", *where, check=0)
+    assert json.loads(left.stdout)["done"] == 4
+    assert "4 of 4 samples are done; the rest: 0 worker calls" in left.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("eval", "--method", "magic"), 2),
+        (("eval", "--no-such-flag"), 2),
+        (("eval", "--worker", "openai/x"), 2),
+        (("eval", "--data-dir", "/nowhere"), 2),
+        (("eval", "--out", "/dev/null"), 2),
+        (("eval", "--out", "/dev/null", "--dry-run"), 2),
+        (("eval", "--n-samples", "some"), 2),
+        (("resume", "nothing"), 2),
+        (("suite", "nothing"), 2),
+        (("score", "-b", "humaneval", "-s", "nothing.jsonl"), 2),
+        (("check", "magic"), 2),
+        (("delete", "nothing", "--yes"), 2),
+    ],
+)
+def test_json_is_one_object_also_where_nothing_was_run(tmp_path, arguments, code):
+    (tmp_path / "some.toml").write_text("json = true")
+    takes_out = "--out" not in arguments and arguments[0] in ("eval", "resume", "suite", "delete")
+    out = ("--out", str(tmp_path / "results")) if takes_out else ()
+    done = harness(*arguments, *out, "--json", check=code)
+    found = json.loads(done.stdout)
+    jsonschema.validate(found, json.loads((ROOT / "docs/schemas/error.json").read_text()))
+    assert done.stderr == f"error: {found['error']}\n"
+    assert found["exit_code"] == code
+    if arguments[0] == "eval":
+        config = ("--config", str(tmp_path / "some.toml"))
+        for asked in (
+            harness(*arguments, *out, HARNESS_JSON="1"),
+            harness(*arguments, *out, *config),
+        ):
+            if "--no-such-flag" not in arguments:  # which is met before either is read
+                assert asked.stdout == done.stdout
+
+
 def samples_file(path, *programs):
     rows = [{"task_id": task_id, "solution": code} for task_id, code in programs]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -318,9 +372,25 @@ def test_resume_goes_on_as_the_run_was_started_with_what_is_given_now(tmp_path):
     assert [row["verdict"] for row in found["problems"]] == ["passed"] * 4
     again = json.loads(harness("resume", run, *out, "--json", check=0).stdout)
     assert again["calls"] == 4
-    absent = harness("resume", run[:-1], *out, check=2)
+    absent = harness("resume", "some-run", *out, check=2)
     (line,) = absent.stderr.splitlines()
     assert run in line
+    folder = str(tmp_path / "results" / "runs" / run)
+    for named in (("latest", *out), (run[:-1], *out), (folder,)):
+        found = json.loads(harness("resume", *named, "--json", check=0).stdout)
+        assert (found["run"], found["calls"]) == (run, 4)
+        assert run in harness("show", *named, check=0).stdout
+    unpriced = harness("resume", "latest", *out, "--prices", "nothing.toml", check=2)
+    assert "nothing.toml" in unpriced.stderr
+    newer = simulated(tmp_path, "--seed", "1")["run"]
+    assert json.loads(harness("resume", "latest", *out, "--json", check=0).stdout)["run"] == newer
+
+
+def test_a_budget_that_allows_nothing_is_said(tmp_path):
+    where = ("--out", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache"))
+    flags = ("--method", "vanilla", "--worker", "sim/skill=1", "--limit", "4", *where)
+    done = harness("eval", *flags, "--budget-tokens", "0", check=3)
+    assert "stopped: --budget-tokens 0 is spent" in done.stderr
 
 
 def test_delete_wants_a_yes_and_takes_only_the_run_that_is_named(tmp_path):
@@ -450,7 +520,7 @@ def test_ctrl_c_exits_130_and_the_same_command_goes_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "interrupted: the same command goes on" in errors
+    assert "are done; the same command goes on" in errors
     before = {r["problem_id"] for r in results()}
     done = harness(*command, *flags, "--json", check=0)
     assert f"resuming: {len(before)} of 6 samples are done" in done.stderr

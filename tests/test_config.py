@@ -148,9 +148,9 @@ def test_sampling_settings_have_their_types():
     [
         ("temperature=1", "--sampling wants role.setting=value"),
         ("meta.temprature=1", "unknown setting 'temprature': did you mean 'temperature'?"),
-        ("meta.max_tokens=1.5", "--sampling meta.max_tokens wants a whole number, not '1.5'"),
-        ("meta.extra_body=[1]", "--sampling meta.extra_body wants a JSON object, not '[1]'"),
-        ("meta.extra_body={", "--sampling meta.extra_body wants a JSON object, not '{'"),
+        ("meta.max_tokens=1.5", "--sampling meta.max_tokens is a whole number in 1 to"),
+        ("meta.extra_body=[1]", "--sampling meta.extra_body is a JSON object, not '[1]'"),
+        ("meta.extra_body={", "--sampling meta.extra_body is a JSON object, not '{'"),
         ("meta.temperature", "--sampling wants name=value, not 'meta.temperature'"),
     ],
 )
@@ -262,3 +262,11 @@ def test_what_dotenv_holds_does_not_enter_the_environment(tmp_path):
     (tmp_path / ".env").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match=r"\.env: cannot be read: it is not UTF-8 text"):
         config.with_dotenv({}, tmp_path, ["VLLM_API_KEY"])
+
+
+def test_a_variable_that_sets_nothing_is_said_once_with_the_one_that_was_meant():
+    done = harness("list", "methods", HARNESS_WROKER="sim/", HARNESS_LIMIT="3")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "HARNESS_WROKER sets no flag and is not read: did you mean 'HARNESS_WORKER'?\n"
+    )

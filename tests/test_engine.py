@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from harness import benchmarks
@@ -28,6 +29,7 @@ from tests import fault_server
 from tests.fault_server import Server
 
 ROOT = Path(__file__).parents[1]
+SCHEMA = ROOT / "docs" / "schemas" / "eval.json"
 PATIENCE_S = 120.0  # nothing waits so long unless it fails
 PROVIDERS = ("OPENAI_", "ANTHROPIC_", "VLLM_", "HARNESS_")
 SAMPLED = ("--temperature", "0.8")  # so that each sample of a problem is a question of its own
@@ -110,6 +112,13 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     yield made
     for process in made.begun:  # those of a test that failed
         process.kill()
+
+
+def one_object(done: Done, status: str) -> None:
+    """stdout holds one object of the published form, with this status."""
+    (line,) = done.stdout.splitlines()
+    jsonschema.validate(json.loads(line), json.loads(SCHEMA.read_text()))
+    assert (done.found["status"], bool(done.found["reason"])) == (status, status != "complete")
 
 
 def results_once(desk: Desk, count: int, out: str = "out") -> None:
@@ -252,7 +261,16 @@ def test_ctrl_c_is_exit_130_and_the_same_command_goes_on(desk: Desk) -> None:
         process = desk.start(server, *command)
         until(lambda: server.stats()["requests"] >= 20, process)
         process.send_signal(signal.SIGINT)
-        assert finished(process).code == 130
+        stopped = finished(process)
+        assert stopped.code == 130
+        one_object(stopped, "interrupted")
+        found = stopped.found
+        assert 0 < len(found["problems"]) == found["pass@1"]["problems"] < 60
+        told = (
+            f"{len(found['problems'])} of 60 samples of {found['run']} are done; the same command"
+        )
+        assert f"interrupted: {told}" in stopped.stderr
+        assert f"run {found['run']}" in stopped.stderr.splitlines()
         left = server.stats()
         assert left["requests"] < 60
         done = desk.run(server, *command)
@@ -301,6 +319,9 @@ def test_a_refused_key_costs_two_requests_at_most_and_exit_4(desk: Desk) -> None
         stats = server.stats()
     assert done.code == 4
     assert 1 <= stats["requests"] <= 2
+    one_object(done, "refused")
+    assert done.found["problems"] == []
+    assert f"run {done.found['run']}" in done.stderr.splitlines()
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "Traceback" not in done.stderr
@@ -394,6 +415,80 @@ def test_a_server_that_stays_away_is_an_error_of_its_samples(desk: Desk) -> None
     done = desk.run(server, "--limit", "1")
     assert done.code == 1
     assert done.found["error_kinds"] == {"unavailable": 1}
+
+
+# -- how many at once ------------------------------------------------------------------------------
+
+
+def test_a_thousand_samples_keep_as_many_in_flight_as_they_may(desk: Desk) -> None:
+    command = ("--limit", "100", "--n-samples", "10", *SAMPLED, "--max-connections", "100")
+    with fault_server.start(latency=0.2) as server:
+        done = desk.run(server, *command)
+        stats = server.stats()
+    assert done.code == 0
+    assert (stats["requests"], stats["answered"], stats["paid_twice"]) == (1000, 1000, 0)
+    assert stats["peak_in_flight"] == 100
+    results_once(desk, 1000)
+
+
+@pytest.mark.slow
+def test_chains_of_calls_are_all_under_way_at_once(desk: Desk) -> None:
+    """164 problems of ten calls one after another each."""
+    knobs = ("-A", "agents=1", "-A", "rounds=10", "-A", "aggregate=last")
+    with fault_server.start(latency=0.2) as server:
+        done = desk.run(server, *knobs, "--max-connections", "164", method="llm-debate")
+        stats = server.stats()
+    assert done.code == 0
+    assert (stats["requests"], stats["answered"], stats["paid_twice"]) == (1640, 1640, 0)
+    assert stats["peak_in_flight"] == 164
+    assert done.found["calls"] == 1640
+    results_once(desk, 164)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("headers", [True, False])
+def test_120_requests_a_minute_are_found_out_with_few_refusals(desk: Desk, headers: bool) -> None:
+    told = {"headers": headers, "retry_after": True}
+    with fault_server.start(rpm=120, burst=20, latency=0.05, **told) as server:
+        done = desk.run(server, "--limit", "100", "--max-connections", "16")
+        stats = server.stats()
+    assert done.code == 0
+    assert stats["answered"] == 100
+    assert stats["requests"] <= 1.2 * 100
+    results_once(desk, 100)
+
+
+FIRST = """
+import http.server, os, sys, threading
+from harness import cli
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        there = {name.partition('.')[0] for name in list(sys.modules)}
+        print(*sorted(there), flush=True)
+        os._exit(0)
+
+server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+url = f'http://127.0.0.1:{server.server_address[1]}/v1'
+sys.argv[1:] = ['eval', '--method', 'vanilla', '--worker', 'openai/x', '--limit', '20',
+                '--base-url', url, '--out', sys.argv[1], '--cache-dir', sys.argv[2]]
+cli.main()
+"""
+
+
+def test_the_first_request_waits_for_nothing_that_is_not_needed_to_send_it(desk: Desk) -> None:
+    """What is imported at that moment stands for what was waited for."""
+    folders = [str(desk.folder / name) for name in ("out", "cache")]
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST, *folders],
+        cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S,
+        env={k: v for k, v in os.environ.items() if not k.startswith(PROVIDERS)},
+    )  # fmt: skip
+    there = set(done.stdout.split())
+    assert {"harness", "openai", "aiohttp"} <= there, done.stderr
+    late = {"torch", "transformers", "pandas", "streamlit", "pyarrow", "duckdb"}
+    assert not late & there
 
 
 # -- budgets ---------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness import api
+from harness import api, overhead
 from harness.forecast import (
     FEW,
     as_dict,
@@ -48,9 +48,11 @@ class Rated(Priced):
         return completion_tokens / 10
 
 
-def planned(out: Path, model: Model | None = None, limit: str = "20", **config: Any) -> Any:
+def planned(
+    out: Path, model: Model | None = None, limit: str = "20", method: str = "vanilla", **config: Any
+) -> Any:
     worker = model or Priced("openai/small", 1e-6)
-    made = api.Config(method="vanilla", out=out, limit=limit, **config)
+    made = api.Config(method=method, out=out, limit=limit, **config)
     return api.prepare(made, models={"worker": worker})
 
 
@@ -169,6 +171,12 @@ def test_replies_from_the_cache_tell_tokens_but_no_seconds(tmp_path: Path) -> No
     assert found.minutes is None
 
 
+def test_the_run_that_is_to_be_foretold_tells_nothing_of_itself(tmp_path: Path) -> None:
+    ran(tmp_path, "a")
+    assert len(read_past(planned(tmp_path)).calls) == 1
+    assert read_past(planned(tmp_path), besides="a").calls == ()
+
+
 def test_simulated_runs_tell_of_simulated_ones_only(tmp_path: Path) -> None:
     ran(tmp_path, "sim", kind="simulated", roles={"worker": {"model": "sim/skill=1"}}, tokens=7)
     assert "typical" in seen(planned(tmp_path)).basis
@@ -184,12 +192,104 @@ def test_a_model_of_this_machine_is_as_fast_as_it_says(tmp_path: Path) -> None:
 
 def test_more_connections_or_jobs_take_less_time(tmp_path: Path) -> None:
     ran(tmp_path, "a", samples=100)
+    _, grading = overhead.expected((), benchmark="humaneval", knobs="", samples=100, workflows=0)
 
-    def most(**config: Any) -> float:
-        return float(seen(planned(tmp_path, limit="100", **config)).minutes[1])
+    def asking(**config: Any) -> float:
+        _, most = seen(planned(tmp_path, limit="100", **config)).minutes
+        return float(60 * most) - grading - overhead.START_S[1]
 
-    assert most(max_connections=1) == pytest.approx(4 * most(), rel=0.01)
-    assert most(max_connections=10, jobs=2) == pytest.approx(most(max_connections=2))
+    assert asking(max_connections=1) == pytest.approx(4 * asking(), rel=0.01)
+    assert asking(max_connections=10, jobs=2) == pytest.approx(asking(max_connections=2))
+
+
+def test_a_fast_model_takes_the_time_of_starting_grading_and_workflows(tmp_path: Path) -> None:
+    ran(tmp_path, "a", samples=100, latency_s=1e-6)
+    least, most = (60 * end for end in seen(planned(tmp_path, limit="1")).minutes)
+    assert least > overhead.START_S[0]
+    assert most > overhead.START_S[1]
+
+    def seconds(method: str, temperature: float) -> float:
+        plan = planned(tmp_path, method=method, temperature=temperature)
+        return float(60 * seen(plan).minutes[1])
+
+    one = seconds("flowreasoner", 0.0) - seconds("vanilla", 0.0)
+    three = seconds("flowreasoner", 0.5) - seconds("vanilla", 0.5)
+    assert one > 200 * overhead.WORKFLOW_S[0]  # 20 samples of 10 workflows, each run once
+    assert three == pytest.approx(3 * one, rel=0.01)
+    graded = [
+        overhead.expected((), benchmark=name, knobs="", samples=9, workflows=0)
+        for name in ("humaneval", "mbpp+", "bigcodebench-hard")
+    ]
+    assert graded == sorted(set(graded))
+
+
+def session(out: Path, run_id: str, *, seconds: float, asked: float, cached: bool = False) -> None:
+    """A past run of 20 samples of 30 s each, during `asked` of which calls are under way."""
+    journal = Journal(out / "runs" / run_id)
+    head = {"run_id": run_id, "benchmark": "humaneval", "method": "vanilla", "knobs": {},
+            "kind": "measured", "roles": {"worker": {"model": "openai/small"}}}  # fmt: skip
+    (journal.run_dir / "run.json").write_text(json.dumps({**head, "n_samples": 1}))
+    journal.write("session", at=1000.0, event="start", problems=20, samples=20)
+    for number in range(20):
+        key = {"result_key": str(number), "problem_id": f"HumanEval/{number}", "sample": 0}
+        for start, end in ((0.0, 0.8), (0.2, 1.0), (0.3, 0.7)):  # beside each other
+            journal.write(
+                "call", at=1000 + end * asked, **key, call_no=0, role="worker",
+                model="openai/small", latency_s=(end - start) * asked, error=None, cached=cached,
+            )  # fmt: skip
+        journal.write("result", at=1000 + seconds, **key, verdict="wrong", calls=3, wall_s=30.0)
+    journal.write("session", at=1000 + seconds, event="end", status="complete")
+    journal.close()
+    killed = Journal(out / "runs" / run_id)
+    killed.write("session", at=2000.0, event="start", problems=21, samples=21)
+    killed.write("result", at=2001.0, result_key="x", problem_id="HumanEval/99", sample=0,
+                 verdict="wrong", calls=0, wall_s=9.0)  # fmt: skip
+    killed.close()
+    store = Store(out)
+    store.ingest()
+    store.snapshot()
+
+
+@pytest.mark.parametrize(
+    ("asked", "cached", "share"), [(0.0, False, 1.0), (10.0, False, 2 / 3), (10.0, True, 1.0)]
+)
+def test_what_a_past_run_took_beside_its_calls_is_what_it_took_less_the_asking(
+    tmp_path: Path, asked: float, cached: bool, share: float
+) -> None:
+    session(tmp_path, "a", seconds=60.0, asked=asked, cached=cached)
+    (one,) = overhead.read(tmp_path, method="vanilla", simulated=False)
+    assert (one.samples, one.family, one.knobs) == (20, "humaneval", "{}")
+    assert one.seconds == pytest.approx(share * 60.0 / 20, rel=1e-3)
+    assert overhead.read(tmp_path, method="vanilla", simulated=True) == ()
+    assert overhead.read(tmp_path, method="vanilla", simulated=False, besides="a") == ()
+
+    def most(knobs: str, benchmark: str = "humaneval", samples: int = 1000) -> float:
+        return overhead.expected(
+            [one], benchmark=benchmark, knobs=knobs, samples=samples, workflows=0
+        )[1]
+
+    assert most("{}", "humaneval+") == pytest.approx(1000 * one.seconds * overhead.OFF)
+    assert most('{"rounds":9}') == most("{}", "mbpp") != most("{}")
+    assert most("{}", samples=1) >= one.seconds * overhead.OFF
+
+
+@pytest.mark.parametrize("method", ["llm-debate", "flowreasoner"])
+async def test_a_forecast_holds_what_simulated_runs_take(tmp_path: Path, method: str) -> None:
+    async def take(limit: str, held: bool, **fields: Any) -> None:
+        config = api.Config(
+            worker="sim/skill=0.5", limit=limit, out=tmp_path / "results", cache="off", **fields
+        )
+        plan = api.prepare(config, cache_dir=tmp_path / "cache")
+        told = seen(plan).minutes
+        summary = await api.execute(plan)
+        assert (told is not None) == held
+        if told is not None:
+            assert 60 * told[0] < summary.wall_s < 60 * told[1]
+
+    await take("4", False, method="vanilla")  # so it is known how fast the model answers
+    knobs = {"rounds": 3} if method == "flowreasoner" else {}
+    await take("3", True, method=method, knobs=knobs)  # by what was measured once
+    await take("12", True, method=method, knobs=knobs)  # by the run before
 
 
 def test_the_whole_run_is_forecast_beside_its_part(tmp_path: Path) -> None:

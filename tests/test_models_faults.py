@@ -15,6 +15,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from harness.errors import (
+    ModelError,
     ModelRefused,
     ModelUnavailable,
     RateLimited,
@@ -136,6 +137,71 @@ async def test_a_refusal_ends_after_one_request_and_shows_no_key(
     assert caught.value.__suppress_context__
     assert str(status) in str(caught.value)
     assert "127.0.0.1" in str(caught.value)
+
+
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
+async def test_a_key_that_a_long_message_repeats_is_masked_before_it_is_cut(
+    server: Faults, vendor: Callable[[Faults], Model]
+) -> None:
+    for status in (400, 403, 429, 500):
+        for before in range(280, 300):
+            server.says(status, {"error": {"message": f"{'x' * before}{KEY} may not"}})
+            with pytest.raises(ModelError) as caught:
+                await ask(vendor(server))
+            assert KEY[:4] not in str(caught.value)
+
+
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
+async def test_a_reply_that_repeats_the_key_is_read_without_it(
+    server: Faults, vendor: Callable[[Faults], Model]
+) -> None:
+    reply = json.dumps(MESSAGES if vendor is anthropic else CHAT)
+    for said in ('"4"', '"gpt-4o-mini-2024-07-18"', '"claude-x"', '"stop"', '"max_tokens"'):
+        reply = reply.replace(said, f'"yours is {KEY}"')
+    server.answer = lambda request: web.Response(text=reply, content_type="application/json")
+    found = await ask(vendor(server))
+    assert (found.text, found.model, found.finish) == ("yours is [key]",) * 3
+
+
+@pytest.mark.parametrize("connect", [connect_openai, connect_anthropic])
+async def test_a_failure_that_repeats_the_key_is_told_without_it(
+    connect: Callable[..., Model],
+) -> None:
+    server, url = await raw(f"HTTP/1.1 {KEY}\r\n\r\n".encode())
+    with pytest.raises(ModelUnavailable, match="no answer from") as caught:
+        await ask(connect("any/x", url, KEY))
+    assert KEY not in str(caught.value)
+    server.close()
+
+
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
+async def test_nothing_of_the_environment_goes_to_a_server(
+    server: Faults, vendor: Callable[[Faults], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.says(200, MESSAGES if vendor is anthropic else CHAT)
+    await ask(vendor(server))
+    planted = "planted"
+    for name in ("ORG_ID", "PROJECT_ID", "ADMIN_KEY", "API_KEY", "WEBHOOK_SECRET"):
+        monkeypatch.setenv(f"OPENAI_{name}", planted)
+    for name in ("AUTH_TOKEN", "API_KEY", "WEBHOOK_SIGNING_KEY", "PROFILE", "ORGANIZATION_ID"):
+        monkeypatch.setenv(f"ANTHROPIC_{name}", planted)
+    headers = "\n".join(
+        f"{name}: {planted}"
+        for name in ("Authorization", "x-api-key", "anthropic-version", "x-stainless-lang", "x-own")
+    )
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", headers)
+    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", headers)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
+    await ask(vendor(server))
+    before, after = server.headers
+    assert before.keys() == after.keys()
+    assert planted not in str(after)
+    ours = {"authorization", "x-api-key", "anthropic-version"} & after.keys()
+    assert ours == (
+        {"x-api-key", "anthropic-version"} if vendor is anthropic else {"authorization"}
+    )
+    assert {name: before[name] for name in ours} == {name: after[name] for name in ours}
 
 
 @pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
@@ -319,9 +385,6 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
         OK + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}",
         OK + b"content-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}",
         OK + b"x: " + b"y" * 70_000 + b"\r\n\r\n",
-        b"HTTP/1.1 302 Found\r\nlocation: http://[::1\r\ncontent-length: 0\r\n\r\n",
-        b"HTTP/1.1 302 Found\r\nlocation: ftp://x/\r\ncontent-length: 0\r\n\r\n",
-        b"HTTP/1.1 307 Again\r\nlocation: /\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
     ],
 )
 async def test_an_answer_that_is_no_http_is_worth_another_try(
@@ -332,6 +395,47 @@ async def test_an_answer_that_is_no_http_is_worth_another_try(
         await ask(connect("any/x", url, KEY))
     assert "\n" not in str(caught.value)
     server.close()
+
+
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize(
+    ("location", "host"),
+    [
+        (f"http://user:{KEY}@elsewhere:9/v1?token={KEY}", "elsewhere:9"),
+        (f"/login/{KEY}", "127.0.0.1"),
+        (f"http://{KEY}/", "[key]"),
+        ("http://[::1", "nowhere"),
+        ("ftp://x/", "x"),
+    ],
+)
+async def test_a_redirect_is_not_followed_and_ends_the_run_with_where_it_leads(
+    server: Faults, vendor: Callable[[Faults], Model], status: int, location: str, host: str
+) -> None:
+    model = vendor(server)
+    redirect = web.Response(status=status, headers={"location": location})
+    server.answer = lambda request: redirect
+    with pytest.raises(ModelRefused, match="answers with a redirect to ") as caught:
+        await ask(model)
+    assert f"a redirect to {host}" in str(caught.value)
+    assert KEY not in str(caught.value)
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
+async def test_once_a_server_has_answered_a_page_or_a_redirect_is_worth_another_try(
+    server: Faults, vendor: Callable[[Faults], Model]
+) -> None:
+    model = vendor(server)
+    server.says(200, MESSAGES if vendor is anthropic else CHAT)
+    assert (await model.complete(QUESTION, Sampling(0.0, 16))).text == "4"
+    server.answer = lambda request: web.Response(text="<html>back soon</html>")
+    with pytest.raises(ModelUnavailable, match="sent no completion"):
+        await model.complete(QUESTION, Sampling(0.0, 16))
+    redirect = web.Response(status=302, headers={"location": "http://elsewhere/"})
+    server.answer = lambda request: redirect
+    with pytest.raises(ModelUnavailable, match="a redirect to elsewhere"):
+        await ask(model)
 
 
 @pytest.mark.parametrize("connect", [connect_openai, connect_anthropic])
@@ -411,15 +515,29 @@ async def test_a_server_that_is_not_there_is_unavailable(provider: str) -> None:
     [
         ("<html>sign in</html>", "text/html"),
         ('{"choices": [{"mess', "application/json"),
-        ('{"error": "no model loaded"}', "application/json"),
+        ('{"status": "ok"}', "application/json"),
+        ("[]", "application/json"),
     ],
 )
-async def test_a_page_or_half_a_reply_is_no_completion(
+async def test_a_page_or_half_a_reply_where_nothing_ever_answered_ends_the_run(
     server: Faults, vendor: Callable[[Faults], Model], text: str, kind: str
 ) -> None:
     server.answer = lambda request: web.Response(text=text, content_type=kind)
-    with pytest.raises(ModelUnavailable, match="sent no completion"):
+    with pytest.raises(ModelRefused, match="sent no completion; is the base URL right"):
         await ask(vendor(server))
+
+
+@pytest.mark.parametrize("vendor", [openai, anthropic, vllm])
+async def test_an_error_of_status_200_is_worth_another_try_and_says_why(
+    server: Faults, vendor: Callable[[Faults], Model]
+) -> None:
+    for error in ("upstream is busy", {"code": 429, "message": f"upstream is busy {KEY}"}):
+        server.says(200, {"error": error})
+        with pytest.raises(
+            ModelUnavailable, match="sent no completion: upstream is busy"
+        ) as caught:
+            await ask(vendor(server))
+        assert KEY not in str(caught.value)
 
 
 async def test_a_reply_without_usage_has_unknown_tokens_and_price(server: Faults) -> None:
@@ -460,6 +578,8 @@ async def test_an_odd_value_anywhere_in_a_reply_is_read_as_unknown_or_is_no_comp
     server: Faults, vendor: Callable[[Faults], Model], reply: dict[str, Any]
 ) -> None:
     model = vendor(server)
+    server.says(200, reply)
+    await model.complete(QUESTION, Sampling(0.0, 16))
     for path in spots(reply):
         for value in ODD:
             server.says(200, with_value(reply, path, value))
@@ -482,7 +602,7 @@ async def test_bytes_that_are_no_json_are_no_completion(
     server: Faults, vendor: Callable[[Faults], Model], body: bytes
 ) -> None:
     server.answer = lambda request: web.Response(body=body, content_type="application/json")
-    with pytest.raises(ModelUnavailable, match="sent no completion"):
+    with pytest.raises(ModelRefused, match="sent no completion"):
         await ask(vendor(server))
 
 
@@ -685,9 +805,11 @@ async def test_a_setting_that_a_new_openai_model_refuses_is_left_out_the_next_ti
 
     server.answer = choosy
     for setting in ("max_tokens", "temperature"):
+        assert not model.samples_always
         with pytest.raises(ModelUnavailable, match=f"takes no {setting}") as caught:
             await model.complete(QUESTION, Sampling(0.0, 16))
         assert caught.value.retry_after_s == 0.0
+    assert model.samples_always  # a model without a temperature is never greedy
     completion = await ask(model)
     assert completion.ignored == ("temperature",)
     assert server.bodies[-1] == {
@@ -763,6 +885,41 @@ async def test_a_claude_that_refuses_temperature_is_asked_without_it_the_next_ti
     completion = await ask(model)
     assert "temperature" not in server.bodies[-1]
     assert completion.ignored == ("temperature",)
+    assert model.samples_always
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "sent", "ignored"),
+    [
+        (0.0, 0.9, {"temperature": 0.0}, "top_p"),  # greedy: no tail to cut
+        (0.7, 1.0, {"temperature": 0.7}, "top_p"),
+        (1.0, 0.9, {"top_p": 0.9}, "temperature"),  # what no temperature means
+    ],
+)
+async def test_a_claude_that_takes_one_of_two_settings_is_asked_with_the_one_that_decides(
+    server: Faults, temperature: float, top_p: float, sent: dict[str, float], ignored: str
+) -> None:
+    model = anthropic(server)
+    words = "`temperature` and `top_p` cannot both be specified for this model. Use only one."
+    server.says(400, {"error": {"message": words}})
+    sampling = Sampling(temperature, 16, top_p)
+    with pytest.raises(ModelUnavailable, match="takes no temperature and top_p together") as caught:
+        await model.complete(QUESTION, sampling)
+    assert caught.value.retry_after_s == 0.0
+    server.says(200, MESSAGES)
+    found = await model.complete(QUESTION, sampling)
+    assert {k: v for k, v in server.bodies[-1].items() if k in ("temperature", "top_p")} == sent
+    assert found.ignored == (ignored,)
+    assert not model.samples_always
+    assert (await ask(model)).ignored == ()  # one of them alone is sent
+
+
+async def test_a_claude_that_takes_one_of_two_settings_rejects_two_that_both_matter(
+    server: Faults,
+) -> None:
+    server.says(400, {"error": {"message": "`temperature` and `top_p` cannot both be specified"}})
+    with pytest.raises(RequestRejected, match="cannot both be specified"):
+        await ask(anthropic(server), temperature=0.7, top_p=0.9)
 
 
 async def test_a_temperature_out_of_range_is_rejected_and_not_dropped(server: Faults) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from harness.api import evaluate_async
 from harness.errors import ModelRefused, RequestRejected, UsageError
+from harness.models import hf
 from harness.models.hf import HFModel, _choose, _Row, open_hf
 from harness.models.pull import default_cache_dir, pull
 from harness.types import Completion, Message, Sampling
@@ -301,6 +302,27 @@ async def test_damaged_or_missing_weights_are_refused_in_one_line(
     (path / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      no")
     with pytest.raises(ModelRefused, match=r"cannot load|lacks weights"):
         await open_hf(f"hf/{path}").complete(CAT, GREEDY)
+
+
+async def test_models_that_are_loaded_at_once_leave_later_ones_whole(
+    variant: Callable[..., Path], folder: Path, tmp_path: Path
+) -> None:
+    intact = transformers.PreTrainedModel.tie_weights
+    damaged = variant(leave_out="model.safetensors")
+    (damaged / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      no")
+    paths = [damaged]
+    for number in range(2):
+        paths.append(tmp_path / f"copy{number}")
+        paths[-1].mkdir()
+        for file in folder.iterdir():
+            (paths[-1] / file.name).symlink_to(file)
+    for _ in range(3):
+        asked = (open_hf(f"hf/{path}").complete(CAT, Sampling(0.0, 1)) for path in paths)
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(one) for one in found] == [ModelRefused, Completion, Completion]
+        assert transformers.PreTrainedModel.tie_weights is intact
+        for path in paths:
+            hf._engines.pop(path.resolve(), None)  # loaded again
 
 
 async def test_a_checkpoint_that_lacks_some_weights_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from harness.models import FORMS, Endpoint, local_names, resolve
 from harness.models.local import LocalModel
 from harness.models.registry import find
 from harness.models.scripted import ScriptedModel
+from harness.models.wire import RESERVED, check_extra
 from harness.types import Message, Model, Sampling
 
 QUESTION: list[Message] = [{"role": "user", "content": "two and two ?"}]
@@ -35,10 +37,9 @@ def test_a_missing_key_names_its_variable(provider: str) -> None:
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "vllm"])
 async def test_a_server_of_one_s_own_needs_no_key(provider: str) -> None:
-    endpoints = {provider: Endpoint("http://127.0.0.1:1/v1?token=x")}
+    endpoints = {provider: Endpoint("http://127.0.0.1:1/v1")}
     model = resolve(f"{provider}/x", endpoints=endpoints)
     assert model.name == f"{provider}/x"
-    assert "token" not in str(model.identity())
     assert model.endpoint() == model.identity()["base_url"]
     await model.close()
 
@@ -75,6 +76,9 @@ async def test_models_of_one_server_share_an_endpoint_and_others_do_not() -> Non
         ("http:///v1", "names no host"),
         ("http://user:secret@:80/v1", "names no host"),
         ("http://user:secret@host/v1", "holds a user or a password, which cannot go beside a key:"),
+        ("http://host/v1?token=secret", "holds a ? or a #"),
+        ("http://host/v1#secret", "holds a ? or a #"),
+        ("http://host/v1?", "holds a ? or a #"),
     ],
 )
 def test_a_base_url_that_is_none_says_what_is_wrong_and_shows_no_secret(
@@ -86,6 +90,38 @@ def test_a_base_url_that_is_none_says_what_is_wrong_and_shows_no_secret(
     assert ": expected one like http://127.0.0.1:8000/v1" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_base_url_of_a_flag_is_named_by_the_flag() -> None:
+    endpoints = {"openai": Endpoint("127.0.0.1:1", "sk-1", origin="--base-url")}
+    with pytest.raises(UsageError, match=r"^--base-url does not begin with http"):
+        resolve("openai/x", endpoints=endpoints)
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_an_extra_body_that_says_what_a_row_claims_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"^extra_body may not hold {name}: "):
+        check_extra({"stop": ["x"], name: 1})
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"temperature": 1}, "use --sampling ROLE.temperature"),
+        ({"max_completion_tokens": 1}, "use --sampling ROLE.max_tokens"),
+        ({"service_tier": "flex"}, "service_tier=flex: its price is not known"),
+        ({"speed": "fast"}, "speed=fast: its price is not known"),
+        ({"service_tier": ["flex"]}, "its price is not known"),
+    ],
+)
+def test_what_to_do_instead_of_an_extra_body_is_said(body: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_extra(body)
+    assert words in str(caught.value)
+
+
+def test_any_other_extra_body_is_taken() -> None:
+    check_extra({"top_k": 20, "service_tier": "default", "output_config": {"format": {}}})
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -271,3 +273,60 @@ def test_a_recording_that_is_not_there_or_holds_nothing_is_named(
         resolve(f"replay/{tmp_path}", endpoints={})
     with pytest.raises(UsageError, match="no recorded answer"):
         replay({"kind": "session", "event": "start"})
+
+
+def harness(*arguments: str | Path, code: int = 0) -> str:
+    """What the command says on both streams."""
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *map(str, arguments)], capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_replay_of_a_replay_of_a_simulation_is_a_simulation_and_is_never_exported(
+    tmp_path: Path,
+) -> None:
+    out, worker = tmp_path / "out", "sim/skill=1"
+    folders: list[Path] = []
+    for _ in range(3):
+        harness(
+            "eval", "--worker", worker, "--method", "vanilla", "--limit", "2", "--out", out,
+            "--cache-dir", tmp_path / "cache", "--jobs", "1",
+        )  # fmt: skip
+        (made,) = set((out / "runs").iterdir()) - set(folders)
+        assert json.loads((made / "run.json").read_text())["kind"] == "simulated"
+        folders.append(made)
+        worker = f"replay/{made}"
+    assert "every run is simulated" in harness("export", "--out", out, code=2)
+
+    journal = (folders[2] / "0001.jsonl").read_text()  # of the replay of a replay
+    assert '"model":"sim/' not in journal.replace(" ", "")
+    lonely, told = tmp_path / "lonely.jsonl", tmp_path / "told"
+    lonely.write_text(journal)  # who answered stands beside each call
+    assert resolve(f"replay/{lonely}", endpoints={}).simulated
+    told.mkdir()
+    silent = [json.loads(line) for line in journal.splitlines()]
+    for record in silent:
+        record.pop("served_by", None)
+    (told / "0001.jsonl").write_text("\n".join(map(json.dumps, silent)))
+    assert not resolve(f"replay/{told}", endpoints={}).simulated
+    head = json.loads((folders[2] / "run.json").read_text())
+    roles = head["roles"]
+    for said in ({"kind": "simulated"}, {"roles": roles}, {"roles": {"meta": {"model": "sim/"}}}):
+        (told / "run.json").write_text(json.dumps(said))
+        assert resolve(f"replay/{told}", endpoints={}).simulated
+        assert resolve(f"replay/{told}/0001.jsonl", endpoints={}).simulated
+    (told / "run.json").write_text(json.dumps({"kind": "measured", "roles": {"worker": {}}}))
+    assert not resolve(f"replay/{told}", endpoints={}).simulated
+
+
+@pytest.mark.parametrize("head", ["{", "[]", "[" * 100_000])
+def test_a_run_that_cannot_be_read_is_not_replayed(tmp_path: Path, head: str) -> None:
+    folder = journal(tmp_path / "run")
+    (folder / "run.json").write_text(head)
+    with pytest.raises(
+        UsageError, match=r"run\.json: cannot read the run of these calls"
+    ) as caught:
+        resolve(f"replay/{folder}", endpoints={})
+    assert "\n" not in str(caught.value)

@@ -19,7 +19,6 @@ from harness.benchmarks import DataSources
 from harness.errors import ModelRefused, ModelUnavailable, RequestRejected, StoreError, UsageError
 from harness.journal import Journal, read_run
 from harness.models.scripted import ScriptedModel
-from harness.types import Verdict
 
 BODY = {  # reference-like answers for the first problems
     "has_close_elements": "return any(abs(a - b) < threshold for i, a in enumerate(numbers)"
@@ -373,10 +372,17 @@ def test_kill_9_loses_nothing_and_repeats_only_what_was_in_flight(tmp_path, sand
 
 
 async def test_run_json_says_how_to_make_the_row_again_and_holds_no_key(tmp_path, sandbox):
-    summary, _ = await evaluate(tmp_path, sandbox, limit="1")
+    told = {"jobs": 3, "cache": "read", "budget_tokens": 9999, "max_connections": 7}
+    summary, _ = await evaluate(tmp_path, sandbox, limit="1", **told)
     head = json.loads((summary.run_dir / "run.json").read_text())
     for name in ("command", "commit", "dirty", "versions", "host", "seed", "grader_version"):
         assert name in head
+    parts = ["--limit 1", "--jobs 3", "--cache read", "--budget-tokens 9999", f"--out {tmp_path}"]
+    for part in (*parts, "--max-connections 7"):
+        assert part in head["command"]
+    assert head["host"]["cpu"]
+    assert head["host"]["memory_bytes"] > 2**30
+    assert {"aiohttp", "httpx2", "pyarrow", "openai"} <= head["versions"].keys()
     assert head["kind"] == "simulated"
     assert head["benchmark_digest"] == summary.plan.benchmark.digest
     assert head["level"] == "L0"
@@ -429,11 +435,15 @@ async def test_two_processes_do_not_write_one_run(tmp_path, sandbox):
     journal.close()
 
 
-async def test_a_place_that_cannot_be_written_is_one_line(tmp_path, sandbox):
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    with pytest.raises(StoreError, match="cannot write"):
-        await evaluate(blocked, sandbox, limit="1")
+@pytest.mark.parametrize("planning", [True, False])
+def test_a_place_that_cannot_be_written_is_a_usage_error_before_any_work(tmp_path, planning):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError) as caught:
+            api.prepare(api.Config(out=place), cache_dir=tmp_path / "c", planning=planning)
+        (line,) = str(caught.value).splitlines()
+        assert line.startswith(f"--out {place}: cannot write: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 async def test_an_interrupt_is_journaled_and_resumes(tmp_path, sandbox):
@@ -485,14 +495,20 @@ async def test_an_interrupt_is_journaled_and_resumes(tmp_path, sandbox):
         ({"top_p": 0}, "--top-p is a number above 0"),
         ({"reasoning_effort": "9"}, "--reasoning-effort is a word"),
         ({"sampling": {"meta": {"temperature": 1}}}, "vanilla has no role 'meta'"),
-        ({"sampling": {"worker": {"heat": 1}}}, "worker.heat: no such setting; use one of"),
-        ({"sampling": {"worker": {"extra_body": "[1]"}}}, "--extra-body is a JSON object"),
+        ({"sampling": {"worker": {"heat": 1}}}, "worker.heat: unknown setting 'heat': use one"),
+        ({"sampling": {"worker": {"extra_body": "[1]"}}}, "worker.extra_body is a JSON object"),
+        ({"sampling": {"worker": {"extra_body": {"seed": 1}}}}, "extra_body may not hold seed"),
         ({"cache": "sometimes"}, "--cache is one of off, read, on"),
         ({"roles": {"judge": "local/x"}}, "has no role 'judge'; its roles: worker"),
         ({"worker": "telepathy/x"}, "unknown model 'telepathy/x'"),
         ({"worker": "local/gpt-9"}, "gpt-9"),
-        ({"worker": "openai/gpt-4o-mini"}, "OPENAI_API_KEY"),
-        ({"worker": "anthropic/claude"}, "ANTHROPIC_API_KEY"),
+        ({"worker": "openai/gpt-4o-mini"}, 'endpoints={"openai": Endpoint(api_key=...)}'),
+        ({"worker": "anthropic/claude"}, 'endpoints={"anthropic": Endpoint(api_key=...)}'),
+        ({"base_urls": {"judge": "http://x"}}, "has no role 'judge'; its roles: worker"),
+        ({"base_urls": {"worker": "http://x"}, "worker": "sim/"}, "sim/ is not behind a server"),
+        ({"base_urls": {"worker": "x"}, "worker": "vllm/x"}, "--role-url worker does not begin"),
+        ({"base_url": "x", "worker": "vllm/x"}, "--base-url does not begin with http://"),
+        ({"data": "/nowhere"}, "/nowhere: no such folder; correct --data-dir"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, config, says):
@@ -509,7 +525,7 @@ def test_a_base_url_goes_to_the_workers_provider_and_no_other_key_with_it(tmp_pa
 
     keys = {"openai": Endpoint(api_key="a"), "anthropic": Endpoint(api_key="b")}
     config = api.Config(
-        worker="openai/x", roles={"meta": "anthropic/y"}, base_url="http://host/v1?token=pw",
+        worker="openai/x", roles={"meta": "anthropic/y"}, base_url="http://host/v1",
         limit="1", out=tmp_path, knobs={"rounds": 2}, unsafe_local=True, budget_tokens=5000,
     )  # fmt: skip
     plan = api.prepare(config, endpoints=keys)
@@ -521,11 +537,28 @@ def test_a_base_url_goes_to_the_workers_provider_and_no_other_key_with_it(tmp_pa
     assert f"--out {tmp_path}" in command
     assert "--unsafe-local" in command
     assert "--budget-tokens 5000" in command
-    assert "pw" not in command
     config = api.Config(
         worker="local/smollm2-135m-instruct", roles={"meta": "openai/y"}, base_url="http://host/v1"
     )
     assert "host" in str(api.prepare(config, endpoints=keys).models["meta"].identity())
+
+
+def test_one_name_at_two_servers_is_two_models_and_each_role_may_have_its_own():
+    def servers(**config):
+        told = api.Config(worker="vllm/x", limit="1", **config)
+        plan = api.prepare(told)
+        return {role: m.endpoint() for role, m in plan.models.items()}, plan
+
+    base = "http://a/v1"
+    found, plan = servers(base_url=base, base_urls={"meta": "http://b/v1"})
+    assert found == {"worker": "http://a/v1", "meta": "http://b/v1"}
+    assert "--base-url http://a/v1 --role-url meta=http://b/v1" in plan.full_command()
+    same, one = servers(base_url=base, base_urls={"meta": base})
+    assert set(same.values()) == {base}
+    assert one.models["worker"] is one.models["meta"]
+    assert plan.config_hash != one.config_hash != servers(base_urls={"meta": base})[1].config_hash
+    found, _ = servers(roles={"meta": "vllm/y"}, base_urls={"worker": base, "meta": "http://c"})
+    assert found == {"worker": base, "meta": "http://c"}
 
 
 @pytest.mark.parametrize(
@@ -554,15 +587,6 @@ def test_a_bare_run_chooses_a_first_look_and_an_explicit_flag_is_obeyed(tmp_path
     assert [i.problem.problem_id for i in plan.items] == [f"HumanEval/{n}" for n in (9, 12, 15)]
     plan = api.prepare(api.Config(limit="164", knobs={"rounds": "10"}), cache_dir=tmp_path)
     assert (len(plan.items), plan.knobs["rounds"]) == (164, 10)
-
-
-async def test_the_python_api_evaluates_in_a_notebook(tmp_path, sandbox):
-    from harness import evaluate_async
-
-    model = ScriptedModel("scripted/known", answer)
-    summary = await evaluate_async("vanilla", models={"worker": model}, limit="1", out=tmp_path)
-    assert summary.progress.rows
-    assert {row["verdict"] for row in summary.progress.rows.values()} == {Verdict.PASSED}
 
 
 SCHEMAS = Path(__file__).parents[1] / "docs/schemas"

@@ -14,10 +14,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,48 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         process.kill()
 
 
+class Repeater:
+    """A server that says the key of every request, in a reply or at the end of a long refusal."""
+
+    def __init__(self, *, refuses: bool) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                key = (self.headers["authorization"] or self.headers["x-api-key"]).split()[-1]
+                reply: dict[str, object] = {"error": {"message": f"{'x' * 290}{key} may not"}}
+                if not refuses:
+                    text = f"Your key is {key}.\n```python\nkey = {key!r}\n```"
+                    content: object = [{"type": "text", "text": text}]
+                    message = {"role": "assistant", "content": text}
+                    reply = {
+                        "model": f"model-{key}",
+                        "content": content,
+                        "choices": [{"message": message, "finish_reason": key}],
+                        "stop_reason": key,
+                    }
+                body = json.dumps(reply).encode()
+                self.send_response(403 if refuses else 200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def __enter__(self) -> str:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def __exit__(self, *error: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
 def canned(folder: Path, *pairs: tuple[str, str]) -> Path:
     """A file of replies to requests that hold a text."""
     path = folder.parent / f"{folder.name}-canned.jsonl"
@@ -250,7 +294,13 @@ def test_a_password_in_a_base_url_is_written_nowhere(desk: Desk, provider: str) 
 
 
 @pytest.mark.parametrize(
-    "url", [f"http://{USER}:{PASSWORD}@[::1", f"ftp://{USER}:{PASSWORD}@nowhere/v1"]
+    "url",
+    [
+        f"http://{USER}:{PASSWORD}@[::1",
+        f"ftp://{USER}:{PASSWORD}@nowhere/v1",
+        f"http://127.0.0.1:9/v1?token={PASSWORD}",
+        f"http://127.0.0.1:9/v1#{PASSWORD}",
+    ],
 )
 def test_a_base_url_that_is_none_is_told_without_its_password(desk: Desk, url: str) -> None:
     process = desk.start(
@@ -262,6 +312,42 @@ def test_a_base_url_that_is_none_is_told_without_its_password(desk: Desk, url: s
     assert process.returncode in (2, 4), said
     assert "Traceback" not in said
     desk.finds_none()
+
+
+def test_a_program_that_the_command_starts_gets_no_key(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = desk.folder / "bin"
+    programs.mkdir()
+    git = programs / "git"
+    git.write_text(f'#!/bin/sh\nenv > "{desk.folder}/git-$$"\n')
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    with fault_server.start() as server:
+        desk.run(*desk.eval(server, "--method", "vanilla", "--limit", "1"))
+    assert list(desk.folder.glob("git-*"))
+    desk.finds_none()
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "vllm"])
+@pytest.mark.parametrize("faults", ["repeats", "refuses"])
+def test_a_server_that_repeats_the_key_puts_it_nowhere(
+    desk: Desk, provider: str, faults: str
+) -> None:
+    """In a reply of status 200, and at the very place where a long message is cut."""
+    with Repeater(refuses=faults == "refuses") as url:
+        base = url if provider == "anthropic" else f"{url}/v1"
+        process = desk.start(
+            "eval", "--worker", f"{provider}/fault", "--base-url", base, "--method", "vanilla",
+            "--limit", "2", "--out", str(desk.folder / "out"),
+            "--cache-dir", str(desk.folder / "cache"),
+        )  # fmt: skip
+        said = desk.end(process)
+    assert process.returncode == (4 if faults == "refuses" else 0), said
+    assert desk.records("call")
+    desk.finds_none()
+    parts = {KEY.encode()[:12], KEY.encode()[-12:]}
+    assert [(w, p) for w, content in desk.written() for p in parts if p in content] == []
 
 
 def test_a_solution_that_looks_around_finds_no_key(desk: Desk) -> None:

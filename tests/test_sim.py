@@ -136,6 +136,41 @@ async def test_other_seeds_and_other_prompts_are_independent_draws(humaneval):
     assert is_likely(hits, 200, 0.5)
 
 
+@pytest.mark.parametrize(
+    "other", ["skill=0.7,seed=1", "skill=0.5,seed=2", "skill=0.5,seed=1,latency_sd=1e-9"]
+)
+async def test_models_that_differ_in_any_setting_are_independent_draws(humaneval, other):
+    one = right(await programs(informed("sim/skill=0.5,seed=1", humaneval), humaneval), humaneval)
+    model = informed(f"sim/{other}", humaneval)
+    two = right(await programs(model, humaneval), humaneval)
+    assert is_likely(len(one & two), len(one), model.settings.skill)
+    assert one - two  # no subset of the more skilled one's
+    assert model.name != "sim/skill=0.5,seed=1"
+
+
+def test_how_hard_a_problem_is_goes_by_the_seed_alone(humaneval):
+    low, high, other = (
+        open_sim(f"sim/{name},spread=0.2") for name in ("skill=0.5", "skill=0.7", "seed=1")
+    )
+    shifts = [high.skill(key) - low.skill(key) for key in humaneval]
+    assert shifts == pytest.approx([0.2] * 164)
+    assert [other.skill(key) for key in humaneval] != [low.skill(key) for key in humaneval]
+
+
+async def test_a_greedy_run_is_the_same_whatever_its_seed_and_a_sampled_one_is_not(tmp_path):
+    found = {}
+    for temperature in (0.0, 0.7):
+        for seed in (0, 1):
+            summary = await api.evaluate_async(
+                "vanilla", worker="sim/skill=0.5", limit="20", seed=seed, temperature=temperature,
+                out=tmp_path / "results", cache_dir=tmp_path / "cache",
+            )  # fmt: skip
+            rows = summary.progress.rows.values()
+            found[temperature, seed] = {r["problem_id"]: r["verdict"] for r in rows}
+    assert found[0.0, 0] == found[0.0, 1]
+    assert found[0.7, 0] != found[0.7, 1]
+
+
 async def test_two_wrong_programs_differ_and_two_right_ones_do_not():
     text = operators.solve_prompt(DOUBLE)
     wrong = {(await ask(informed("sim/skill=0"), text, seed=k)).text for k in range(50)}

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import grid, suite
+from harness.benchmarks import DataSources
 from harness.errors import UsageError
 from harness.journal import Journal, read_run
 from harness.models import Endpoint
@@ -118,6 +120,44 @@ def test_what_the_command_line_says_goes_into_every_cell_and_makes_equal_ones_on
     assert suite.load(file(SMALL), budget_usd=3.0).budget == {"usd": 3.0}
 
 
+def test_a_role_has_a_server_of_its_own_that_goes_with_the_files_model(file):
+    path = file("""
+    [defaults]
+    worker = "openai/a"
+    base-urls = { meta = "http://localhost:8000/v1" }
+    [[row]]
+    method = "vanilla"
+    [[row]]
+    method = "flowreasoner"
+    meta = "vllm/m"
+    worker = "vllm/w"
+    base-urls = { worker = "http://localhost:8001/v1" }
+    """)
+    vanilla, flow = configs(path)
+    assert vanilla.base_urls == {}
+    both = {"meta": "http://localhost:8000/v1", "worker": "http://localhost:8001/v1"}
+    assert flow.base_urls == both
+    assert configs(path, worker="openai/b")[1].base_urls == {"meta": both["meta"]}
+    elsewhere = {"worker": "http://gpu:1/v1"}
+    assert configs(path, base_urls=elsewhere)[1].base_urls == {**both, **elsewhere}
+    with pytest.raises(UsageError, match=r"\[\[row\]\] 1: base-urls\.worker wants a URL, not 8000"):
+        suite.load(file(ROW + "base-urls = { worker = 8000 }"))
+
+
+def test_the_papers_tables_give_worker_and_meta_agent_servers_of_their_own():
+    served = {
+        name: {
+            (role, config.base_urls.get(role))
+            for config in configs(name)
+            for role, model in {"worker": config.worker, **config.roles}.items()
+            if model.startswith("vllm/")
+        }
+        for name in ("table2", "table3")
+    }
+    meta = ("meta", "http://localhost:8000/v1")
+    assert served == {"table2": {meta}, "table3": {meta, ("worker", "http://localhost:8001/v1")}}
+
+
 ROW = '[[row]]\nmethod = "vanilla"\nworker = "sim/"\n'
 
 
@@ -212,6 +252,17 @@ def test_a_cell_that_cannot_be_made_here_is_told_by_file_and_row(file, tmp_path)
         suite.survey(suite.load(path, out=tmp_path))
 
 
+def test_a_survey_needs_no_environment_and_no_cache(shared, file, tmp_path):
+    text = ROW + 'benchmark = "bigcodebench"\nlist = "paper"\nlimit = 2'
+    told = suite.load(file(text), out=tmp_path / "out", data=DataSources(data_dir=shared / "data"))
+    empty = tmp_path / "cache"
+    for forecasts in (True, False):
+        (row,) = suite.survey(told, cache_dir=empty, forecasts=forecasts).rows
+        assert (row.left, row.plan.environment) == (2, "not made")
+    with pytest.raises(UsageError, match="env bigcodebench"):
+        asyncio.run(suite.run_suite(told, cache_dir=empty))
+
+
 # --- runs ---
 
 
@@ -235,7 +286,7 @@ async def test_an_interrupted_suite_says_what_is_missing_and_goes_on(small, tmp_
     assert missing.rows[-1].left == 2
     text = io.StringIO()
     suite.show(missing, text, missing=True)
-    assert len(text.getvalue().splitlines()) == 2 + sum(row.left > 0 for row in missing.rows)
+    assert len(text.getvalue().splitlines()) == 3 + sum(row.left > 0 for row in missing.rows)
     assert f"cells are complete; {16 - len(done)} samples are left" in text.getvalue()
 
     summary = await suite.run_suite(small)
@@ -297,6 +348,19 @@ async def test_the_budget_holds_over_all_cells_and_over_later_processes(file, tm
     more = suite.load(path, out=out, budget_tokens=10 * needed, **four)
     assert (await suite.run_suite(more)).exit_code == 0
     assert paid(out) == needed
+
+
+async def test_a_damaged_line_of_a_journal_costs_no_budget_and_ends_nothing(file, tmp_path):
+    told = suite.load(file(ROW + "limit = 2"), out=tmp_path / "results", budget_tokens=10_000)
+    (row,) = (await suite.run_suite(told)).rows
+    segment = sorted(row.run_dir.glob("*.jsonl"))[0]
+    call = {"kind": "call", "prompt_tokens": 50_000, "completion_tokens": 50_000}  # lacks the rest
+    with segment.open("a") as journal:
+        journal.write(json.dumps(call) + '\n{"kind": "result", "at"\n' + json.dumps([1]) + "\n")
+    longer = suite.load(str(told.file), out=tmp_path / "results", limit="3", budget_tokens=10_000)
+    summary = await suite.run_suite(longer)
+    assert (summary.exit_code, summary.stopped) == (0, None)
+    assert [(one.done, one.left) for one in summary.rows] == [(3, 0)]
 
 
 async def test_a_budget_in_dollars_counts_all_models_and_wants_their_prices(file, tmp_path):
@@ -411,6 +475,48 @@ async def test_a_table_fits_its_width_and_says_what_every_cell_came_to(file, tmp
     found = json.loads(json.dumps(summary.as_dict()))
     assert [cell["pass@1"]["problems"] for cell in found["cells"]] == [1, 1]
     assert found["left"] == 0
+
+
+def table(source, tmp_path, shared, **changes):
+    """The lines of a dry run's table."""
+    told = suite.load(source, out=tmp_path, data=DataSources(data_dir=shared / "data"), **changes)
+    shown = io.StringIO()
+    suite.show(suite.survey(told, cache_dir=tmp_path / "cache", forecasts=True), shown)
+    return shown.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, *(f"{name}-local" for name in SHIPPED)])
+def test_a_shipped_suites_table_tells_its_models_apart(name, tmp_path, shared):
+    head, *lines = table(name, tmp_path, shared)
+    cells = suite.load(name).cells()
+    lines = lines[: len(cells)]
+    assert max(map(len, [head, *lines])) <= suite.WIDTH
+    columns = [head.index(title) for title in ("worker", "meta", "seed")]
+    worker, meta = ([line[a:b].strip() for line in lines] for a, b in itertools.pairwise(columns))
+    for shown, models in (
+        (worker, [cell.config.worker for cell in cells]),
+        (meta, [cell.config.roles.get("meta") for cell in cells]),
+    ):
+        pairs = set(zip(shown, models, strict=True))
+        assert len(pairs) == len(set(shown)) == len(set(models))
+
+
+def test_names_that_share_their_ends_are_cut_to_what_tells_them_apart():
+    names = ["qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct", "o1-mini"]
+    assert list(suite._cut(names, 15).values()) == ["qwen2.5..0.5b..", "qwen2.5..1.5b..", "o1-mini"]
+    assert suite._cut(names, 5) is None
+    unlike = ["a" * 20 + "1", "b" * 20 + "2"]
+    assert list(suite._cut(unlike, 9).values()) == ["aaa..aaa1", "bbb..bbb2"]
+
+
+async def test_copies_of_one_greedy_run_are_told(file, tmp_path, shared):
+    told = "greedy and exactly repeatable: seeds 0, 1 are one and the same run"
+    path = file(SMALL)
+    assert not [line for line in table(path, tmp_path, shared) if told in line]
+    greedy = table(path, tmp_path, shared, temperature=0.0)
+    assert len([line for line in greedy if told in line]) == 4
+    one_seed = table(path, tmp_path, shared, temperature=0.0, seed=1)
+    assert not [line for line in one_seed if told in line]
 
 
 def test_a_long_name_keeps_its_ends():

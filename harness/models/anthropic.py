@@ -2,9 +2,10 @@
 
 API version 2026-10-21 and the SDK's own calls from 1.0 on know no temperature and no top_p. A
 benchmark needs them, so requests carry version 2023-06-01 and put both beside the other fields;
-newer models refuse them there too, which is learned from their first answer and recorded in
-`Completion.ignored`. There is no seed. Reasoning effort is `output_config.effort`, refused by
-models that do not know it. https://platform.claude.com/docs/en/api/messages
+newer models refuse them there too, or both at once, which is learned from their first answer and
+recorded in `Completion.ignored`. There is no seed. Reasoning effort is `output_config.effort`,
+refused by models that do not know it. The key goes as `x-api-key`, which that version asks for (the
+SDK's own way from 1.0 on is a bearer's). https://platform.claude.com/docs/en/api/messages
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class AnthropicMessages(wire.Wired):
     ) -> None:
         super().__init__(name, base_url, api_key, prices=prices, timeout_s=timeout_s)
         self._untaken |= {"seed"}
+        self._one_of_two = False  # it takes temperature or top_p, never both
 
     @functools.cached_property
     def _sdk(self) -> Any:
@@ -69,14 +71,19 @@ class AnthropicMessages(wire.Wired):
         import anthropic
 
         connect_s = min(self._timeout_s, wire.CONNECT_TIMEOUT_S)
-        return anthropic.AsyncAnthropic(
+        client = anthropic.AsyncAnthropic(
             api_key=self._key,
             base_url=self._url,
             max_retries=0,
             timeout=anthropic.Timeout(self._timeout_s, connect=connect_s),
-            http_client=anthropic.DefaultAioHttpClient(),  # up to 1,000 connections
-            default_headers={"anthropic-version": "2023-06-01"},
+            # up to 1,000 connections
+            http_client=anthropic.DefaultAioHttpClient(follow_redirects=False),
+            open_telemetry=False,  # else it asks the environment
         )
+        client.api_key = None  # it would go as a bearer's, which is not how 2023-06-01 wants it
+        # these alone, and none of ANTHROPIC_CUSTOM_HEADERS, which it reads by itself
+        client._custom_headers = {"anthropic-version": "2023-06-01", "X-Api-Key": self._key}
+        return client
 
     async def complete(
         self,
@@ -102,9 +109,23 @@ class AnthropicMessages(wire.Wired):
         }
         if "reasoning_effort" in settings:
             effort = {"effort": settings["reasoning_effort"]}
-            body["output_config"] = effort | dict(wire.part(body, "output_config"))
-        found, limits = await self._post("/v1/messages", body, settings)
-        return self._completion(found, tuple(ignored), limits)
+            body["output_config"] = dict(wire.part(body, "output_config")) | effort
+        return await self._ask("/v1/messages", body, settings, tuple(ignored))
+
+    def _settings(self, sampling: Sampling, seed: int | None) -> tuple[dict[str, Any], list[str]]:
+        """As of any model; of temperature and top_p the one that decides, where one may go."""
+        settings, ignored = super()._settings(sampling, seed)
+        idle = _idle(settings)
+        if self._one_of_two and idle is not None:
+            del settings[idle]
+            ignored.append(idle)
+        return settings, ignored
+
+    def _learn(self, body: object, sent: Mapping[str, Any]) -> str:
+        if "cannot both be specified" in wire.explain(body) and _idle(sent) is not None:
+            self._one_of_two = True
+            return "temperature and top_p together: ask again with one of them"
+        return super()._learn(body, sent)
 
     def _refused(self, body: object, sent: Mapping[str, Any]) -> set[str]:
         """By the words of its message, which has neither code nor parameter."""
@@ -121,10 +142,10 @@ class AnthropicMessages(wire.Wired):
 
     def _completion(
         self, found: Mapping[str, Any], ignored: tuple[str, ...], limits: Limits | None
-    ) -> Completion:
+    ) -> Completion | None:
         text = wire.text_of(found.get("content"))
         if text is None:
-            raise self._unreadable()
+            return None
         usage = wire.part(found, "usage")
         beside = (usage.get(f"cache_{kind}_input_tokens") for kind in ("read", "creation"))
         prompt = [wire.tokens(usage.get("input_tokens")), *(wire.tokens(n or 0) for n in beside)]
@@ -140,3 +161,16 @@ class AnthropicMessages(wire.Wired):
             ignored=ignored,
             limits=limits,
         )
+
+
+def _idle(settings: Mapping[str, Any]) -> str | None:
+    """Of temperature and top_p, where both are given, the one that changes nothing; else None.
+
+    Greedy answers have no tail to cut, a temperature of 1 is what no temperature means, and so is
+    a top_p of 1. Where both matter the request can only be rejected.
+    """
+    if not {"temperature", "top_p"} <= settings.keys():
+        return None
+    if settings["temperature"] == 0 or settings["top_p"] == 1:
+        return "top_p"
+    return "temperature" if settings["temperature"] == 1 else None

@@ -375,7 +375,8 @@ class _Engine:
         rows: list[_Row] = []
         try:
             if self._waiting and self._model is None:
-                self._load()
+                with _loading:
+                    self._load()
             if 0 < len(self._waiting) < self._most:
                 time.sleep(_GATHER_S)
             batch = _Batch(self._model)
@@ -390,7 +391,9 @@ class _Engine:
                     batch = _Batch(self._model)
                     self._halve(rows)
         except Exception as error:
-            for row in (*rows, *self._waiting):  # it is theirs to raise; nobody reads it here
+            while self._waiting:  # else the next turn would try in vain for them
+                rows.append(self._waiting.popleft())
+            for row in rows:  # it is theirs to raise; nobody reads it here
                 row.fail(error)
             raise
 
@@ -567,6 +570,9 @@ def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(token for token in ends if token is not None)
 
 
+# While transformers loads a model it puts functions of its own aside for the whole process: two
+# threads that load at once may leave it so, and later models without the weights that they share.
+_loading = threading.Lock()
 _engines: dict[Path, tuple[object, _Engine]] = {}
 _engines_lock = threading.Lock()
 

@@ -71,13 +71,19 @@ class OpenAIChat(wire.Wired):
         import openai
 
         connect_s = min(self._timeout_s, wire.CONNECT_TIMEOUT_S)
-        return openai.AsyncOpenAI(
+        client = openai.AsyncOpenAI(
             api_key=self._key,
             base_url=self._url,
             max_retries=0,
             timeout=openai.Timeout(self._timeout_s, connect=connect_s),
-            http_client=openai.DefaultAioHttpClient(),  # up to 1,000 connections
+            # up to 1,000 connections
+            http_client=openai.DefaultAioHttpClient(follow_redirects=False),
         )
+        # It reads OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_ADMIN_KEY and OPENAI_CUSTOM_HEADERS by
+        # itself: none of them may go to whatever server this is.
+        client.organization = client.project = client.admin_api_key = None
+        client._custom_headers = {}
+        return client
 
     async def complete(
         self,
@@ -104,8 +110,7 @@ class OpenAIChat(wire.Wired):
             **settings,
             **sampling.extra_body,
         }
-        found, limits = await self._post("/chat/completions", body, settings)
-        return self._completion(found, tuple(ignored), limits)
+        return await self._ask("/chat/completions", body, settings, tuple(ignored))
 
     def _refused(self, body: object, sent: Mapping[str, Any]) -> set[str]:
         """By code and parameter; of an argument unknown to a model the message alone tells."""
@@ -122,16 +127,16 @@ class OpenAIChat(wire.Wired):
 
     def _completion(
         self, found: Mapping[str, Any], ignored: tuple[str, ...], limits: Limits | None
-    ) -> Completion:
+    ) -> Completion | None:
         choices = found.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else None
         message = first.get("message") if isinstance(first, Mapping) else None
         if not isinstance(first, Mapping) or not isinstance(message, Mapping):
-            raise self._unreadable()
+            return None
         content = message.get("content")  # null where the model answered with no text at all
         text = "" if content is None else wire.text_of(content)
         if text is None:
-            raise self._unreadable()
+            return None
         usage = wire.part(found, "usage")
         prompt = wire.part(usage, "prompt_tokens_details")
         completion = wire.part(usage, "completion_tokens_details")

@@ -73,6 +73,7 @@ def open_replay(spec: str) -> ReplayModel:
     Raises UsageError: no such file, no call in it, or a damaged line before its last.
     """
     path = Path(spec.removeprefix("replay/")).expanduser()
+    simulated = _is_simulated((path if path.is_dir() else path.parent) / "run.json")
     if path.is_dir():
         files = sorted(p for p in path.glob("*.jsonl") if p.stem.isdigit())
     else:
@@ -88,7 +89,7 @@ def open_replay(spec: str) -> ReplayModel:
         except OSError as error:
             raise UsageError(f"{file}: cannot read recorded calls: {error.strerror}") from error
         digest.update(content)
-        recordings += _read(content, file)
+        recordings += _read(content, file, simulated=simulated)
     if not recordings:
         raise UsageError(f"{spec}: no recorded answer in {path}")
     return ReplayModel(spec, recordings, digest.hexdigest())
@@ -196,7 +197,32 @@ def _digest(messages: Sequence[Mapping[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(turns).encode()).hexdigest()
 
 
-def _read(content: bytes, path: Path) -> Iterator[_Recording]:
+def _is_simulated(head: Path) -> bool:
+    """Whether run.json says so, of the run or of a role; False where there is none.
+
+    A replay of a replay of a simulation names no simulated model in its calls.
+    """
+    try:
+        found = json.loads(head.read_bytes())
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{head}: cannot read the run of these calls: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{head}: cannot read the run of these calls: expected an object")
+    made = wire.part(found, "roles")
+    roles = [wire.part(made, role) for role in made]
+    return found.get("kind") == "simulated" or any(
+        _is_no_model(role.get("model")) or bool(wire.part(role, "identity").get("simulated"))
+        for role in roles
+    )
+
+
+def _is_no_model(name: object) -> bool:
+    return str(name).startswith(_SIMULATED)
+
+
+def _read(content: bytes, path: Path, *, simulated: bool) -> Iterator[_Recording]:
     """The answered calls of one file. A last line that was torn is left out."""
     texts: dict[str, str] = {}  # by SHA-256
     lines = content.splitlines()
@@ -216,7 +242,7 @@ def _read(content: bytes, path: Path) -> Iterator[_Recording]:
                 texts[record["sha256"]] = record["text"]
             elif kind == "call":
                 if record["error"] is None:
-                    yield _from_journal(record, texts)
+                    yield _from_journal(record, texts, simulated=simulated)
             elif kind is None:
                 yield _from_line(record)
         except (KeyError, TypeError, ValueError) as error:
@@ -224,8 +250,13 @@ def _read(content: bytes, path: Path) -> Iterator[_Recording]:
             raise UsageError(f"{where}: no recorded call: {words}") from error
 
 
-def _from_journal(record: Mapping[str, Any], texts: Mapping[str, str]) -> _Recording:
-    """A `call` record. Raises KeyError, TypeError or ValueError."""
+def _from_journal(
+    record: Mapping[str, Any], texts: Mapping[str, str], *, simulated: bool
+) -> _Recording:
+    """A `call` record of a run that is `simulated` or not. Raises KeyError, TypeError, ValueError.
+
+    Where the run does not tell, the call does: by the model asked, and by the one that answered.
+    """
 
     def text(which: str) -> str:
         sha = record[which]
@@ -241,7 +272,9 @@ def _from_journal(record: Mapping[str, Any], texts: Mapping[str, str]) -> _Recor
         seed=record["seed"],
         any_seed=False,
         about=About(record["problem_id"], record["sample"], record["role"], occurrence),
-        simulated=str(record["model"]).startswith(_SIMULATED),
+        simulated=simulated
+        or _is_no_model(record["model"])
+        or _is_no_model(record.get("served_by")),
         usd=record["fresh_cost_usd"] if record.get("cached") else record["cost_usd"],
         completion=_completion(text("response_sha"), record, record.get("served_by")),
     )
@@ -284,7 +317,7 @@ def _from_line(record: Any) -> _Recording:
         seed=record.get("seed"),
         any_seed="seed" not in record,
         about=about,
-        simulated=(record.get("model") or "").startswith(_SIMULATED),
+        simulated=_is_no_model(record.get("model")),
         usd=record.get("cost_usd"),
         completion=_completion(wire.clean(response), record, record.get("model")),
     )

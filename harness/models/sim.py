@@ -8,9 +8,13 @@ it out of every ranking and paper table.
 
 Which problem is meant is taken from the request's private metadata (`About`), never from the
 prompt. Its form is read from the format instructions in the messages, as a model would read it;
-`FORMS` is the table. Every answer is a pure function of the seed, the problem, the messages, the
-sampling and the call's seed: equal requests get equal answers in every process, and all others are
-independent draws.
+`FORMS` is the table. Every answer is a pure function of the model's settings, the problem, the
+messages, the sampling and the call's seed: equal requests get equal answers in every process, and
+all others are independent draws, those to a model that differs only in `latency` too. At
+temperature 0 a call has no seed, so a run's `--seed` changes nothing: as with every greedy model
+that repeats its answers, a second run is a copy and no second draw. Give `seed=` in the name, or a
+temperature, to draw anew. How hard a problem is (`spread`) goes by the seed in the name alone:
+models of one seed find the same problems hard.
 
 - A program is right with the problem's probability: it is the reference. A wrong one runs, and
   returns a number that no test expects; another draw returns another number.
@@ -42,7 +46,7 @@ from harness.errors import RequestRejected, UsageError
 from harness.extract import code_block, defines, fenced_blocks
 from harness.types import About, Completion, Message, Model, Problem, Sampling
 
-ANSWERS = 1  # raised when the same request gets another answer than before: kept ones are then old
+ANSWERS = 2  # raised when the same request gets another answer than before: kept ones are then old
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Settings:
     spread: float = 0.0  # each problem's own lies uniformly in skill +- spread, cut to [0, 1]
     judge: float = 1.0  # probability that a verdict or a choice is right
     broken: float = 0.0  # probability that a workflow does not load or run
-    seed: int = 0  # of all of its draws
+    seed: int = 0  # of all of its draws, with the other settings
     latency: float = 0.0  # seconds that an answer takes, the mean
     latency_sd: float = 0.0  # their standard deviation (normal, cut at 0)
     usd: float = 0.0  # dollars per million tokens, of prompt and answer alike
@@ -132,7 +136,7 @@ class SimModel(Model):
     def skill(self, problem_id: str) -> float:
         """The probability that a program for this problem is right."""
         mean, spread = self.settings.skill, self.settings.spread
-        shift = 2 * _uniform(self.settings.seed, "skill", problem_id) - 1
+        shift = 2 * _uniform(f"{self.settings.seed}/skill/{problem_id}") - 1
         return min(1.0, max(0.0, mean + spread * shift))
 
     async def complete(
@@ -155,7 +159,7 @@ class SimModel(Model):
         key = f"{about.problem_id}/{json.dumps(request, sort_keys=True, default=str)}"
 
         def draw(label: str) -> float:
-            return _uniform(self.settings.seed, label, key)
+            return _uniform(f"{self.name}/{label}/{key}")
 
         it = Asked(problem, reference, messages, self, draw)
         text, finish = _cut(_answer(it), sampling.max_tokens)
@@ -176,9 +180,9 @@ class SimModel(Model):
         pass
 
 
-def _uniform(seed: int, label: str, key: str) -> float:
-    """A number in [0, 1) that a seed, what is drawn and the request decide."""
-    found = hashlib.sha256(f"{seed}/{label}/{key}".encode("utf-8", "surrogatepass")).digest()
+def _uniform(key: str) -> float:
+    """A number in [0, 1) that a text decides."""
+    found = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(found[:6], "big") / 2**48
 
 

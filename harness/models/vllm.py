@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from harness.errors import ModelError, ModelRefused
 from harness.models import wire
 from harness.models.openai import OpenAIChat
-from harness.types import Completion, Limits
+from harness.types import Completion
 
 if TYPE_CHECKING:
     from harness.models.prices import Prices
@@ -60,7 +59,6 @@ class VLLM(OpenAIChat):
         super().__init__(name, base_url, api_key, prices=prices, timeout_s=timeout_s)
         self.samples_always = False  # whatever its name recalls, the server takes all settings
         self._untaken.clear()
-        self._answered = False
 
     def price(self, completion: Completion) -> float | None:
         """0.0 on a machine or network of one's own, unless a file of prices says otherwise.
@@ -72,13 +70,6 @@ class VLLM(OpenAIChat):
         if self._prices.own(self.name) or not _is_own(self._url):
             return super().price(completion)
         return 0.0
-
-    async def _post(
-        self, path: str, body: Mapping[str, Any], settings: Mapping[str, Any]
-    ) -> tuple[Mapping[str, Any], Limits | None]:
-        found = await super()._post(path, body, settings)
-        self._answered = True
-        return found
 
     def _unreachable(self, error: BaseException) -> ModelError:
         """Where nothing has ever listened, no waiting helps, and the run ends with what does."""

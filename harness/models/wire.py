@@ -15,6 +15,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from harness.errors import (
     ModelUnavailable,
     RateLimited,
     RequestRejected,
+    UsageError,
 )
 from harness.types import Completion, Limits, Model, Sampling
 
@@ -37,6 +39,35 @@ CONNECT_TIMEOUT_S = 15.0
 _REFUSED = {401, 402, 403, 404, 405}  # key, account, permission, model's name, base URL
 _BUSY = {408, 409, 425, 429}
 _OUT_OF_CREDIT = ("insufficient_quota", "credit balance")  # as OpenAI and Anthropic say it
+_WORDS = 300  # characters of a server's own words in a message
+_KEY = 8  # characters: what is shorter is no secret, and may be a word of any text
+
+_REPLY = {"choices", "content", "error"}  # one of them stands in every reply of a model's server
+
+# What of a request stands in a row under its own name, and how it is set; no `extra_body` may
+# say otherwise.
+_INSTEAD = {
+    **dict.fromkeys(
+        ("temperature", "top_p", "max_tokens", "reasoning_effort"), "use --sampling ROLE.{}"
+    ),
+    "max_completion_tokens": "use --sampling ROLE.max_tokens",
+    "seed": "use --seed",
+    **dict.fromkeys(("model", "messages", "system", "stream", "n"), "the harness sets it"),
+}
+RESERVED = frozenset(_INSTEAD)
+# With any other value tokens have another price than the one that the row would show.
+_USUAL = {"service_tier": {"auto", "default", "standard_only"}, "speed": {"standard"}}
+
+
+def check_extra(body: Mapping[str, Any]) -> None:
+    """Raises UsageError for an `extra_body` that would make a row say what was not asked."""
+    for name in body:
+        if name in RESERVED:
+            raise UsageError(f"extra_body may not hold {name}: {_INSTEAD[name].format(name)}")
+        if name in _USUAL and str(body[name]) not in _USUAL[name]:
+            raise UsageError(
+                f"extra_body may not hold {name}={body[name]}: its price is not known; leave it out"
+            )
 
 
 def public_url(url: str) -> str:
@@ -90,11 +121,21 @@ def tokens(value: object) -> int | None:
     return value
 
 
-def explain(body: object) -> str:
+def masked(text: str, key: str) -> str:
+    """`text` without the key, wherever a server repeats it."""
+    return text.replace(key, "[key]") if len(key) >= _KEY else text
+
+
+def one_line(text: str, key: str = "") -> str:
+    """`text` on one line of some length, without the key."""
+    return " ".join(masked(text, key).split())[:_WORDS]  # a key that is cut would be left in part
+
+
+def explain(body: object, key: str = "") -> str:
     """The server's own words in an error body of either vendor, on one line; may be empty."""
     while isinstance(body, Mapping):
         body = body.get("error") or body.get("message")
-    return " ".join(body.split())[:300] if isinstance(body, str) else ""
+    return one_line(body, key) if isinstance(body, str) else ""
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -185,9 +226,7 @@ def fault(
     where: str, status: int, body: object, headers: Mapping[str, str], *, key: str
 ) -> ModelError:
     """The error for an HTTP status. The key appears in none, even where the server repeats it."""
-    words = explain(body)
-    if len(key) >= 8:
-        words = words.replace(key, "[key]")
+    words = explain(body, key)
     where = f"{where} answered {status}"
     if status == 401:  # servers repeat a part of the key here, so their words are left out
         return ModelRefused(f"{where}: the key is refused")
@@ -221,6 +260,7 @@ class Wired(Model):
         self._prices = prices or listed()
         self._timeout_s = timeout_s
         self._untaken: set[str] = set()  # settings that this model is known not to take
+        self._answered = False  # a completion has come, so name, key and URL are right
 
     @functools.cached_property
     def _sdk(self) -> Any:
@@ -256,13 +296,40 @@ class Wired(Model):
         taken = {key: value for key, value in asked.items() if key not in self._untaken}
         return taken, [key for key in asked if key not in taken]
 
+    async def _ask(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        ignored: tuple[str, ...],
+    ) -> Completion:
+        """One request and its completion, in which the key stands nowhere.
+
+        `settings` are those of `_settings` that the body carries, for the server to refuse;
+        `ignored` are those that it carries not.
+        """
+        found, limits = await self._post(path, body, settings)
+        completion = self._completion(found, ignored, limits)
+        if completion is None:
+            raise self._unreadable(found)
+        self._answered = True
+        return replace(
+            completion,
+            text=masked(completion.text, self._key),
+            model=completion.model and masked(completion.model, self._key),
+            finish=completion.finish and masked(completion.finish, self._key),
+        )
+
+    def _completion(
+        self, found: Mapping[str, Any], ignored: tuple[str, ...], limits: Limits | None
+    ) -> Completion | None:
+        """What a reply's object says; None where it holds no completion."""
+        raise NotImplementedError
+
     async def _post(
         self, path: str, body: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> tuple[Mapping[str, Any], Limits | None]:
-        """One request: the reply's JSON object, empty where it is none, and its rate limits.
-
-        `settings` are those of `_settings` that the body carries, for the server to refuse.
-        """
+        """One request: the reply's JSON object, empty where it is none, and its rate limits."""
         import aiohttp
         import httpx2
 
@@ -271,19 +338,15 @@ class Wired(Model):
                 response = await self._client.post(path, cast_to=httpx2.Response, body=body)
         except self._sdk.APIStatusError as error:
             status, headers = error.status_code, _headers(error.response)
-            untaken = self._refused(error.body, settings) if status == 400 else set()
-            if untaken:
-                self._untaken |= untaken
-                which = " and ".join(sorted(untaken))
-                raise ModelUnavailable(
-                    f"{self.name} takes no {which}: ask again without it", 0.0
-                ) from None
+            if 300 <= status < 400:
+                raise self._redirected(headers.get("location", "")) from None
+            if status == 400 and (learned := self._learn(error.body, settings)):
+                raise ModelUnavailable(f"{self.name} takes no {learned}", 0.0) from None
             found = fault(self._where, status, error.body, headers, key=self._key)
             raise found from None  # its text may hold the key
         except (
             self._sdk.APIConnectionError,
             httpx2.HTTPError,
-            httpx2.InvalidURL,  # of a redirect
             aiohttp.ClientError,
             OSError,  # a TimeoutError is one
         ) as error:
@@ -293,6 +356,15 @@ class Wired(Model):
     @property
     def _where(self) -> str:
         return f"{self.name}: {urlsplit(self.endpoint()).netloc}"
+
+    def _learn(self, body: object, sent: Mapping[str, Any]) -> str:
+        """What a 400 says that this model does not take, left out from now on; empty: nothing."""
+        untaken = self._refused(body, sent)
+        self._untaken |= untaken
+        if "temperature" in untaken:
+            self.samples_always = True
+        which = " and ".join(sorted(untaken))
+        return which and f"{which}: ask again without it"
 
     def _refused(self, body: object, sent: Mapping[str, Any]) -> set[str]:
         """Of the settings sent, those that the error of a 400 says this model never takes."""
@@ -305,13 +377,30 @@ class Wired(Model):
             words = f"not whole after {self._timeout_s:g} s"
         else:
             cause = root(error)
-            words = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
+            words = f"{type(cause).__name__}: {one_line(str(cause), self._key)}"
         return ModelUnavailable(f"{self.name}: no answer from {host}: {words}")
 
-    def _unreadable(self) -> ModelUnavailable:
-        """The error for a reply of status 200 that is none: a proxy's page, half a JSON."""
-        return ModelUnavailable(
-            f"{self.name}: {self.endpoint()} sent no completion; is the base URL right?"
+    def _unreadable(self, found: Mapping[str, Any]) -> ModelError:
+        """The error for a reply of status 200 that is none: a proxy's page, half a JSON.
+
+        No waiting helps where nothing has ever answered, nor looks like an answer of a model.
+        """
+        words = explain(found.get("error"), self._key)
+        message = f"{self.name}: {self.endpoint()} sent no completion"
+        kind = ModelUnavailable if self._answered or _REPLY & found.keys() else ModelRefused
+        return kind(f"{message}: {words}" if words else f"{message}; is the base URL right?")
+
+    def _redirected(self, location: str) -> ModelError:
+        """The error for a redirect, which is not followed: the key would go along."""
+        own = urlsplit(self.endpoint()).netloc
+        try:
+            host = urlsplit(location).netloc.rpartition("@")[2] or own
+        except ValueError:
+            host = "nowhere"
+        kind = ModelUnavailable if self._answered else ModelRefused
+        return kind(
+            f"{self._where} answers with a redirect to {one_line(host, self._key)}: "
+            "set the base URL to where it leads"
         )
 
     async def close(self) -> None:
