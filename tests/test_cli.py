@@ -332,7 +332,8 @@ def test_a_second_ctrl_c_leaves_nothing_running(tmp_path):
     process.send_signal(signal.SIGTERM)  # two of one kind may arrive as one
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
-    assert "interrupted at once: the same command goes on" in errors
+    # at once, unless the end in order was quicker than the second signal
+    assert "the same command goes on" in errors
     assert "Traceback" not in errors
     deadline = time.monotonic() + 10
     while any(psutil.pid_exists(pid) for pid in below) and time.monotonic() < deadline:

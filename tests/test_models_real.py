@@ -117,9 +117,11 @@ def child(weights: Path) -> Iterator[Child]:
     process.communicate()
 
 
-async def faults(models: list[Model], sampling: Sampling) -> list[Completion | BaseException]:
-    """What each model answers to the question, or raises."""
-    asked = (model.complete(QUESTION, sampling) for model in models)
+async def faults(
+    models: list[Model], sampling: Sampling, question: list[Message] = QUESTION
+) -> list[Completion | BaseException]:
+    """What each model answers to a question, or raises."""
+    asked = (model.complete(question, sampling) for model in models)
     return await asyncio.gather(*asked, return_exceptions=True)
 
 
@@ -222,9 +224,9 @@ async def test_a_server_that_dies_in_the_middle_of_an_answer_is_worth_another_tr
     models = child.models()
     for answer in await faults(models, Sampling(0.0, 4)):
         assert isinstance(answer, Completion)
-    endless = Sampling(0.0, 1500, extra_body={"ignore_eos": True})
-    asked = asyncio.create_task(faults(models, endless))
-    await asyncio.sleep(0.5)
+    long: list[Message] = [{"role": "user", "content": "word " * 1900}]  # seconds to read, each
+    asked = asyncio.create_task(faults(models, Sampling(0.0, 64), long))
+    await asyncio.sleep(0.3)
     assert not asked.done()
     child.process.kill()
     for fault in [*await asked, *await faults(models, Sampling(0.0, 4))]:

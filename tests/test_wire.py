@@ -63,7 +63,8 @@ def test_plain_data_comes_back_equal_and_of_the_same_type(value: Any) -> None:
     back = same(value)
     assert back == value
     assert type(back) is type(value)
-    assert repr(back) == repr(value)
+    if not isinstance(value, set | frozenset):  # whose order is nobody's
+        assert repr(back) == repr(value)
 
 
 def test_nan_comes_back_as_nan() -> None:
