@@ -391,7 +391,7 @@ async def execute(
         job = _job(plan, run_dir, _session(plan, grader.sandbox))
         own = Budget(config.budget_usd, config.budget_tokens, config.budget_minutes)
         # past runs are read while the first requests are under way
-        foreseen = asyncio.create_task(asyncio.to_thread(_foreseen, plan, warn))
+        foreseen = asyncio.create_task(asyncio.to_thread(_foreseen, plan, run_dir.name, warn))
         heard: list[Progress] = []
 
         def hear(progress: Progress, row: Row | None) -> None:
@@ -521,11 +521,11 @@ def _ranges(found: Forecast) -> dict[str, Any]:
     return {name: plain[name] for name in ("calls", "tokens", "usd", "minutes")}
 
 
-def _foreseen(plan: Plan, warn: Callable[[str], None]) -> Forecast | None:
+def _foreseen(plan: Plan, run_id: str, warn: Callable[[str], None]) -> Forecast | None:
     """What a run will probably take, from past ones; imports what its end will need besides."""
     time.sleep(WARM_S)
     try:
-        past = forecasts.read_past(plan, besides=folder(plan).name)
+        past = forecasts.read_past(plan, besides=run_id)
         return forecasts.forecast(plan, past=past)
     except StoreError as error:
         warn(f"no forecast: {error}")

@@ -59,21 +59,16 @@ class Row:
 
     @property
     def done(self) -> int:
-        return len(self.progress.rows) - self.progress.invalid
+        return api.done(self.progress)
 
     def ahead(self) -> dict[str, Range | None]:
         """Calls, tokens, usd and minutes of what is left, as (least, most); None is unknown."""
-        found = self.forecast
-        if found is None:
+        if self.forecast is None:
             return {}
-        share = self.left / self.progress.total if self.progress.total else 0.0
+        found = api.ahead(self.forecast, self.progress)
         calls = [sum(ends) for ends in zip(*found.calls.values(), strict=True)]
         parts: dict[str, Range | None] = {"calls": (calls[0], calls[1]), "tokens": found.tokens}
-        parts |= {"usd": found.usd, "minutes": found.minutes}
-        return {
-            name: None if ends is None else (share * ends[0], share * ends[1])
-            for name, ends in parts.items()
-        }
+        return parts | {"usd": found.usd, "minutes": found.minutes}
 
     def as_dict(self) -> dict[str, Any]:
         plan, progress, estimate = self.plan, self.progress, self.progress.estimate()

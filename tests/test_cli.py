@@ -246,14 +246,15 @@ def test_check_prints_one_object_and_answers_from_its_cache_the_second_time(tmp_
     assert json.loads(harness(*command, check=0).stdout) == {**first, "cached": True}
 
 
-def test_ctrl_c_ends_a_score_with_130_and_leaves_nothing_running(tmp_path):
+def sleeping_score(folder):
+    """A `score` of samples that sleep, under way, and the processes below it."""
     sleepers = [
         ("HumanEval/53", f"import time\ndef add(x, y): time.sleep({9 + n})") for n in range(16)
     ]
-    path = samples_file(tmp_path / "s.jsonl", *sleepers)
+    path = samples_file(folder / "s.jsonl", *sleepers)
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", "score", "-b", "humaneval", "-s", path, "--no-check"],
-        cwd=ROOT, env=environment(HARNESS_CACHE_DIR=str(tmp_path)), text=True,
+        cwd=ROOT, env=environment(HARNESS_CACHE_DIR=str(folder)), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     deadline = time.monotonic() + 60
@@ -261,6 +262,11 @@ def test_ctrl_c_ends_a_score_with_130_and_leaves_nothing_running(tmp_path):
         time.sleep(0.05)
     time.sleep(2)
     below = children(process.pid)
+    return process, below
+
+
+def test_ctrl_c_ends_a_score_with_130_and_leaves_nothing_running(tmp_path):
+    process, below = sleeping_score(tmp_path)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, ""), errors
@@ -313,20 +319,7 @@ def test_the_first_signal_lets_the_work_end_and_the_second_does_not_wait(number)
 
 
 def test_a_second_ctrl_c_leaves_nothing_running(tmp_path):
-    sleepers = [
-        ("HumanEval/53", f"import time\ndef add(x, y): time.sleep({9 + n})") for n in range(16)
-    ]
-    path = samples_file(tmp_path / "s.jsonl", *sleepers)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness", "score", "-b", "humaneval", "-s", path, "--no-check"],
-        cwd=ROOT, env=environment(HARNESS_CACHE_DIR=str(tmp_path)), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not children(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(2)
-    below = children(process.pid)
+    process, below = sleeping_score(tmp_path)
     assert below
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)  # two of one kind may arrive as one

@@ -23,8 +23,8 @@ from harness.errors import (
     UsageError,
 )
 from harness.models import Endpoint, resolve
-from harness.models.anthropic import connect as connect_anthropic
-from harness.models.openai import connect as connect_openai
+from harness.models.anthropic import AnthropicMessages
+from harness.models.openai import OpenAIChat
 from harness.types import Completion, Limits, Message, Model, Sampling
 
 KEY = "sk-secret-0123456789"
@@ -163,7 +163,7 @@ async def test_a_reply_that_repeats_the_key_is_read_without_it(
     assert (found.text, found.model, found.finish) == ("yours is [key]",) * 3
 
 
-@pytest.mark.parametrize("connect", [connect_openai, connect_anthropic])
+@pytest.mark.parametrize("connect", [OpenAIChat, AnthropicMessages])
 async def test_a_failure_that_repeats_the_key_is_told_without_it(
     connect: Callable[..., Model],
 ) -> None:
@@ -374,7 +374,7 @@ async def raw(*pieces: bytes, last: bool = True) -> tuple[asyncio.Server, str]:
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 
 
-@pytest.mark.parametrize("connect", [connect_openai, connect_anthropic])
+@pytest.mark.parametrize("connect", [OpenAIChat, AnthropicMessages])
 @pytest.mark.parametrize(
     "answer",
     [
@@ -438,7 +438,7 @@ async def test_once_a_server_has_answered_a_page_or_a_redirect_is_worth_another_
         await ask(model)
 
 
-@pytest.mark.parametrize("connect", [connect_openai, connect_anthropic])
+@pytest.mark.parametrize("connect", [OpenAIChat, AnthropicMessages])
 async def test_a_server_that_drips_is_unavailable_after_the_timeout(
     connect: Callable[..., Model],
 ) -> None:
@@ -928,7 +928,7 @@ async def test_a_temperature_out_of_range_is_rejected_and_not_dropped(server: Fa
         await ask(anthropic(server), temperature=1.5)
 
 
-@pytest.mark.parametrize("connect", [connect_openai, connect_anthropic])
+@pytest.mark.parametrize("connect", [OpenAIChat, AnthropicMessages])
 async def test_a_server_that_is_silent_is_unavailable_after_the_timeout(
     connect: Callable[..., Model],
 ) -> None:

@@ -37,7 +37,7 @@ class Known:
             found = json.loads(self._file.read_bytes())
             self._kept = found if isinstance(found, dict) else {}
         except (OSError, ValueError):
-            pass
+            pass  # not there yet, or no JSON: it is found out again, and then replaced
 
     def fresh(self, key: str, hidden: Tests, find: Callable[[], Tests | None]) -> Tests | None:
         """The fresh ones of a problem's hidden tests, by `find` where they are not known yet."""

@@ -83,21 +83,23 @@ def _openai(wanted: _Wanted) -> Model:
     from harness.models import openai
 
     key = _key(wanted, "OPENAI", official_url=openai.OFFICIAL_URL)
-    return openai.connect(wanted.spec, wanted.endpoint.base_url, key, prices=wanted.prices)
+    return openai.OpenAIChat(wanted.spec, wanted.endpoint.base_url, key, prices=wanted.prices)
 
 
 def _anthropic(wanted: _Wanted) -> Model:
     from harness.models import anthropic
 
     key = _key(wanted, "ANTHROPIC", official_url=anthropic.OFFICIAL_URL)
-    return anthropic.connect(wanted.spec, wanted.endpoint.base_url, key, prices=wanted.prices)
+    return anthropic.AnthropicMessages(
+        wanted.spec, wanted.endpoint.base_url, key, prices=wanted.prices
+    )
 
 
 def _vllm(wanted: _Wanted) -> Model:
     from harness.models import vllm
 
     key = _key(wanted, "VLLM", official_url=None)
-    return vllm.connect(wanted.spec, wanted.endpoint.base_url, key, prices=wanted.prices)
+    return vllm.VLLM(wanted.spec, wanted.endpoint.base_url, key, prices=wanted.prices)
 
 
 def _local(wanted: _Wanted) -> Model:

@@ -21,7 +21,6 @@ from harness.types import About, Completion, Limits, Message, Sampling
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
-    from harness.models.prices import Prices
 
 OFFICIAL_URL = "https://api.anthropic.com"
 
@@ -31,32 +30,13 @@ _SPELLED = {"reasoning_effort": ("effort", "output_config")}  # in its messages,
 _FINISH = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 
 
-def connect(
-    name: str,
-    base_url: str | None,
-    api_key: str,
-    *,
-    prices: Prices | None = None,
-    timeout_s: float = wire.TIMEOUT_S,
-) -> AnthropicMessages:
-    """A model at `base_url` (default: the official one). Nothing is sent yet."""
-    url = (base_url or OFFICIAL_URL).rstrip("/").removesuffix("/v1")
-    return AnthropicMessages(name, url, api_key, prices=prices, timeout_s=timeout_s)
-
-
 class AnthropicMessages(wire.Wired):
     """One model of one server with the messages route."""
 
-    def __init__(
-        self,
-        name: str,
-        base_url: str,
-        api_key: str,
-        *,
-        prices: Prices | None = None,
-        timeout_s: float = wire.TIMEOUT_S,
-    ) -> None:
-        super().__init__(name, base_url, api_key, prices=prices, timeout_s=timeout_s)
+    default_url = OFFICIAL_URL
+
+    def _known(self) -> None:
+        self._url = self._url.rstrip("/").removesuffix("/v1")  # which the SDK puts there itself
         self._untaken |= {"seed"}
         self._one_of_two = False  # it takes temperature or top_p, never both
 
@@ -70,14 +50,8 @@ class AnthropicMessages(wire.Wired):
     def _client(self) -> AsyncAnthropic:
         import anthropic
 
-        connect_s = min(self._timeout_s, wire.CONNECT_TIMEOUT_S)
         client = anthropic.AsyncAnthropic(
-            api_key=self._key,
-            base_url=self._url,
-            max_retries=0,
-            timeout=anthropic.Timeout(self._timeout_s, connect=connect_s),
-            # up to 1,000 connections
-            http_client=anthropic.DefaultAioHttpClient(follow_redirects=False),
+            **self._connection(),
             open_telemetry=False,  # else it asks the environment
         )
         client.api_key = None  # it would go as a bearer's, which is not how 2023-06-01 wants it

@@ -16,7 +16,6 @@ from harness.types import About, Completion, Limits, Message, Sampling
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-    from harness.models.prices import Prices
 
 OFFICIAL_URL = "https://api.openai.com/v1"
 
@@ -26,33 +25,14 @@ _EARLY = ("o1-mini", "o1-preview")  # reason, and take neither system message no
 _SETTINGS = {"temperature", "top_p", "seed", "max_tokens", "reasoning_effort"}
 
 
-def connect(
-    name: str,
-    base_url: str | None,
-    api_key: str,
-    *,
-    prices: Prices | None = None,
-    timeout_s: float = wire.TIMEOUT_S,
-) -> OpenAIChat:
-    """A model at `base_url` (default: the official one). Nothing is sent yet."""
-    return OpenAIChat(name, base_url or OFFICIAL_URL, api_key, prices=prices, timeout_s=timeout_s)
-
-
 class OpenAIChat(wire.Wired):
     """One model of one server with the chat route."""
 
     _unasked: Mapping[str, Any] = {}  # sent where a sampling does not say otherwise
 
-    def __init__(
-        self,
-        name: str,
-        base_url: str,
-        api_key: str,
-        *,
-        prices: Prices | None = None,
-        timeout_s: float = wire.TIMEOUT_S,
-    ) -> None:
-        super().__init__(name, base_url, api_key, prices=prices, timeout_s=timeout_s)
+    default_url = OFFICIAL_URL
+
+    def _known(self) -> None:
         family = self._model.rpartition("/")[2]
         if family.startswith(_REASONING) and not family.startswith(_CHAT):
             self.samples_always = True  # whatever the temperature that it is asked with
@@ -70,15 +50,7 @@ class OpenAIChat(wire.Wired):
     def _client(self) -> AsyncOpenAI:
         import openai
 
-        connect_s = min(self._timeout_s, wire.CONNECT_TIMEOUT_S)
-        client = openai.AsyncOpenAI(
-            api_key=self._key,
-            base_url=self._url,
-            max_retries=0,
-            timeout=openai.Timeout(self._timeout_s, connect=connect_s),
-            # up to 1,000 connections
-            http_client=openai.DefaultAioHttpClient(follow_redirects=False),
-        )
+        client = openai.AsyncOpenAI(**self._connection())
         # It reads OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_ADMIN_KEY and OPENAI_CUSTOM_HEADERS by
         # itself: none of them may go to whatever server this is.
         client.organization = client.project = client.admin_api_key = None

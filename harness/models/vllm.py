@@ -16,23 +16,11 @@ from harness.models.openai import OpenAIChat
 from harness.types import Completion
 
 if TYPE_CHECKING:
-    from harness.models.prices import Prices
+    pass
 
 DEFAULT_URL = "http://127.0.0.1:8000/v1"
 
 _OWN_NAMES = (".local", ".localhost", ".internal", ".lan", ".home.arpa")
-
-
-def connect(
-    name: str,
-    base_url: str | None,
-    api_key: str,
-    *,
-    prices: Prices | None = None,
-    timeout_s: float = wire.TIMEOUT_S,
-) -> VLLM:
-    """The model `vllm/NAME` of the server at `base_url` (default: this machine's port 8000)."""
-    return VLLM(name, base_url or DEFAULT_URL, api_key, prices=prices, timeout_s=timeout_s)
 
 
 class VLLM(OpenAIChat):
@@ -47,18 +35,10 @@ class VLLM(OpenAIChat):
         {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
     )
 
-    def __init__(
-        self,
-        name: str,
-        base_url: str,
-        api_key: str,
-        *,
-        prices: Prices | None = None,
-        timeout_s: float = wire.TIMEOUT_S,
-    ) -> None:
-        super().__init__(name, base_url, api_key, prices=prices, timeout_s=timeout_s)
-        self.samples_always = False  # whatever its name recalls, the server takes all settings
-        self._untaken.clear()
+    default_url = DEFAULT_URL
+
+    def _known(self) -> None:
+        """Nothing: whatever its name recalls, the server takes all settings."""
 
     def price(self, completion: Completion) -> float | None:
         """0.0 on a machine or network of one's own, unless a file of prices says otherwise.

@@ -242,25 +242,32 @@ def fault(
 class Wired(Model):
     """A model behind a vendor's SDK, which is imported with the first request: it takes 0.4 s."""
 
+    default_url: str  # of the server that is meant where none is named
+
     def __init__(
         self,
         name: str,
-        base_url: str,
+        base_url: str | None,
         api_key: str,
         *,
         prices: Prices | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
+        """Nothing is sent yet."""
         from harness.models.prices import listed
 
         self.name = name
         self._model = name.partition("/")[2]  # as the server calls it
-        self._url = base_url
+        self._url = base_url or self.default_url
         self._key = api_key
         self._prices = prices or listed()
         self._timeout_s = timeout_s
         self._untaken: set[str] = set()  # settings that this model is known not to take
         self._answered = False  # a completion has come, so name, key and URL are right
+        self._known()
+
+    def _known(self) -> None:
+        """Set what is known of such models, and of this one by its name, before it is asked."""
 
     @functools.cached_property
     def _sdk(self) -> Any:
@@ -271,6 +278,17 @@ class Wired(Model):
     def _client(self) -> Any:
         """The SDK's asynchronous client on its aiohttp transport; both vendors' are made alike."""
         raise NotImplementedError
+
+    def _connection(self) -> dict[str, Any]:
+        """What every SDK's client is opened with: no retries, up to 1,000 connections."""
+        connect_s = min(self._timeout_s, CONNECT_TIMEOUT_S)
+        return {
+            "api_key": self._key,
+            "base_url": self._url,
+            "max_retries": 0,
+            "timeout": self._sdk.Timeout(self._timeout_s, connect=connect_s),
+            "http_client": self._sdk.DefaultAioHttpClient(follow_redirects=False),
+        }
 
     def identity(self) -> dict[str, Any]:
         """Name and server. No key."""
