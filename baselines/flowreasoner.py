@@ -19,25 +19,22 @@ Differs from the paper and its release:
 
 from __future__ import annotations
 
-import ast
-import math
-import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from baselines.operators import DESCRIPTIONS, OPERATORS
+from baselines.operators import OPERATORS
+from baselines.workflows import (
+    TEMPLATE,
+    mixed_probabilities,
+    operator_list,
+    parse_reply,
+    plain,
+    same_program,
+    unused_operators,
+)
 from harness.errors import RequestRejected
-from harness.extract import code_block, fenced_blocks, strip_reasoning
+from harness.extract import code_block
 from harness.types import Context, Level, Message, Method, Problem, Sampling, Solution
-
-TEMPLATE = """\
-class Workflow:
-    async def __call__(self, problem: str, entry_point: str):
-        solution = await self.custom_code_generate(
-            problem=problem, entry_point=entry_point, instruction=""
-        )
-        return solution["response"], self.llm.cost_manager.total_cost
-"""
 
 SYSTEM = """\
 You design workflows. A workflow is Python code that solves one programming problem by calling a
@@ -212,7 +209,7 @@ async def _evaluated(ctx: Context, made: Round, evals: int, reply: str | None = 
         evals=runs,
         error=made.error,
         error_class=made.error_class,
-        same_as_template=_same(made.graph, TEMPLATE),
+        same_as_template=same_program(made.graph, TEMPLATE),
         texts={
             "workflow": made.graph,
             "prompts": made.prompts,
@@ -221,14 +218,6 @@ async def _evaluated(ctx: Context, made: Round, evals: int, reply: str | None = 
         },
     )
     return made
-
-
-def mixed_probabilities(scores: list[float], alpha: float, lam: float) -> list[float]:
-    """AFlow's soft mixed selection (arXiv:2410.10762, equation 3) over scores in [0, 1]."""
-    top = max(scores)
-    weights = [math.exp(alpha * 100 * (s - top)) for s in scores]
-    total = sum(weights)
-    return [lam / len(scores) + (1 - lam) * w / total for w in weights]
 
 
 def _parent(
@@ -250,10 +239,10 @@ async def _propose(
 ) -> tuple[Round, str]:
     """Ask the meta-agent for the next workflow; (round, raw reply)."""
     chat: list[Message] = [
-        {"role": "system", "content": SYSTEM.format(operators=_operator_list())},
+        {"role": "system", "content": SYSTEM.format(operators=operator_list())},
         {"role": "user", "content": _request(problem, parent, feedback)},
     ]
-    tried = {_plain(text) for text, _, _ in parent.tried} if parent else set()
+    tried = {plain(text) for text, _, _ in parent.tried} if parent else set()
     for attempt in range(3):
         try:
             reply = (await ctx.ask(chat, role="meta")).text
@@ -261,16 +250,15 @@ async def _propose(
             made = Round(number, "", "", parent.number if parent else None)
             made.error, made.error_class = f"reply: Rejected: {error}", "reply:Rejected"
             return made, ""
-        made = parse_workflow(reply, number, parent)
-        if _plain(made.modification) not in tried or not made.modification or attempt == 2:
+        found = parse_reply(reply)
+        made = Round(number, found.graph, found.prompts, parent.number if parent else None)
+        made.modification = found.modification
+        made.error, made.error_class = found.error, found.error_class
+        if plain(made.modification) not in tried or not made.modification or attempt == 2:
             break
         chat = [*chat[:2], {"role": "assistant", "content": reply}]
         chat.append({"role": "user", "content": AGAIN})
     return made, reply
-
-
-def _operator_list() -> str:
-    return "\n".join(f"{i}. {text}" for i, text in enumerate(DESCRIPTIONS, 1))
 
 
 def _request(problem: Problem, parent: Round | None, feedback: str) -> str:
@@ -292,76 +280,9 @@ def _request(problem: Problem, parent: Round | None, feedback: str) -> str:
         score=f"{parent.score:.2f}",
         graph=parent.graph if parent.graph.endswith("\n") else parent.graph + "\n",
         prompts=parent.prompts + "\n" if parent.prompts else "",
-        unused=", ".join(n for n in OPERATORS if f"self.{n}(" not in parent.graph) or "nothing",
+        unused=unused_operators(parent.graph),
         experience="\n".join(lines),
     )
-
-
-_MODIFICATION = re.compile(
-    r"<modification>(.*?)(?:</modification>|(?=\n<graph>)|\Z)", re.DOTALL | re.IGNORECASE
-)
-_FENCED = re.compile(r"\A(`{3,}|~{3,})[^\n]*\n(.*?)\n?\1\s*\Z", re.DOTALL)
-
-
-def _field(reply: str, name: str) -> str | None:
-    """The last <name>...</name> of a reply, also when it was cut before its closing tag."""
-    text = reply.lower()
-    closing = text.rfind(f"</{name}>")
-    opening = text.rfind(f"<{name}>", 0, closing) if closing >= 0 else text.rfind(f"<{name}>")
-    if opening < 0:
-        return None
-    return reply[opening + len(name) + 2 : closing if closing >= 0 else None].strip("\n")
-
-
-def _unfenced(field: str) -> str:
-    """A field without the fence around all of it; fences inside are its own."""
-    match = _FENCED.match(field.strip())
-    return match.group(2) if match else field.strip("\n")
-
-
-def parse_workflow(reply: str, number: int, parent: Round | None) -> Round:
-    """The round that a meta-agent's reply describes; one without code carries its error."""
-    text = strip_reasoning(reply)
-    found = _MODIFICATION.search(text)
-    made = Round(number, "", "", parent.number if parent else None)
-    if found:
-        made.modification = found.group(1).strip()
-        text = text[: found.start()] + text[found.end() :]  # it may name the tags below
-    graph = _field(text, "graph")
-    if graph is not None:
-        graph = _unfenced(graph)
-    if graph is None or not _parses(graph):
-        # words around the code, or no tags at all
-        holding = [b for b in fenced_blocks(graph or text) if "class Workflow" in b]
-        graph = holding[-1] if holding else graph
-    if not (graph or "").strip():
-        missing = "no <graph> part and no code block with class Workflow"
-        made.error, made.error_class = f"reply: NoWorkflow: {missing}", "reply:NoWorkflow"
-        return made
-    made.graph = (graph or "").strip("\n") + "\n"
-    if "prompt_custom" in made.graph:  # else nothing in the <prompt> part can matter
-        made.prompts = _unfenced(_field(text, "prompt") or "")
-    return made
-
-
-def _parses(code: str) -> bool:
-    try:
-        ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError):
-        return False
-    return True
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split()).rstrip(".")
-
-
-def _same(graph: str, other: str) -> bool:
-    """Whether two workflows are one program: equal syntax trees, comments and layout aside."""
-    try:
-        return ast.dump(ast.parse(graph)) == ast.dump(ast.parse(other))
-    except (SyntaxError, ValueError, RecursionError):
-        return False
 
 
 METHOD = Method(

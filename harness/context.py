@@ -48,9 +48,10 @@ from harness.types import (
     Operator,
     Problem,
     Sampling,
+    WorkflowLimits,
     WorkflowRun,
 )
-from harness.workflow import WorkflowLimits, execute
+from harness.workflow import execute
 
 ATTEMPTS = 5  # requests for one call before its sample is given up
 LIMITED_ATTEMPTS = 60  # the same for 429, after which all requests wait until the pacer lets one go

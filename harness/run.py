@@ -25,8 +25,7 @@ from harness.journal import Journal, canonical, digest, read_run, whole
 from harness.metrics import Estimate, pass_at_1
 from harness.pacing import Gate
 from harness.replies import ReplyCache
-from harness.types import Cases, Level, Method, Sampling, Verdict
-from harness.workflow import WorkflowLimits
+from harness.types import Cases, Level, Method, Sampling, Verdict, WorkflowLimits
 
 Row = dict[str, Any]
 GRADED = 2  # samples that may be graded beside those that are asked for

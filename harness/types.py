@@ -222,9 +222,14 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Solution:
-    """What a method returns. `code` is graded as it is; empty means no answer."""
+    """What a method returns. `code` is graded as it is; empty means no answer.
+
+    `reruns` are programs of further runs of the very system that made `code`; each is graded, and
+    the row says how many passed.
+    """
 
     code: str
+    reruns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -254,7 +259,33 @@ class WorkflowRun:
     sampled: bool = False  # some model call was not greedy: another execution may differ
 
 
+@dataclass(frozen=True)
+class WorkflowLimits:
+    """What one workflow execution may use."""
+
+    calls: int = 30  # model calls
+    tokens: int = 200_000  # prompt and completion; what is in flight when it falls is let finish
+    operator_calls: int = 100  # operator calls of any kind
+    at_once: int = 8  # operator calls answered at a time; further ones wait
+    own_s: float = 20.0  # seconds of its own: while no operator call of it is being answered
+    total_s: float = 900.0  # seconds in all, less those spent waiting for a turn at a model
+    memory_mb: int = 512
+
+
+Contract = Literal["workflow", "agent"]
+# What model-written code defines: `class Workflow` (AFlow, FlowReasoner: `__call__`; ScoreFlow:
+# `run_workflow`), or a function `forward(self, taskInfo)` over `LLMAgentBase` (ADAS).
+
 Operator = Callable[..., Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What has been used so far, as asked anew. None: some part is unknown."""
+
+    calls: int
+    tokens: float | None  # prompt and completion
+    usd: float | None  # as if no reply had been kept
 
 
 class Context(Protocol):
@@ -265,6 +296,44 @@ class Context(Protocol):
     round: int | None  # set by methods that work in rounds; every record carries it
     level: Level
     sampling: Mapping[str, Sampling]  # by role
+    artifact: Mapping[str, Any] | None  # what the method's `fit` found; None where it has none
+
+    @property
+    def test_cases(self) -> tuple[str, ...]:
+        """The text of each feedback test; empty at levels that may not see it (L0, L2, oracle)."""
+        ...
+
+    @property
+    def spent(self) -> Spent:
+        """What this sample has used so far."""
+        ...
+
+    @property
+    def nodes(self) -> Mapping[str, str]:
+        """The models that a workflow's node may ask for: {role: name}, `worker` first."""
+        ...
+
+    def peer(self) -> Context:
+        """This sample's view of another problem of the run, with calls and records of its own.
+
+        Who is whose peer is a seeded cycle through all problems. Raises UsageError when there is
+        only one.
+        """
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A sentence embedding of each text (all-MiniLM-L6-v2: 384 numbers, length 1).
+
+        Raises UsageError when what it needs is not installed.
+        """
+        ...
+
+    async def compare(self, source: str, candidates: Sequence[str]) -> list[list[float]]:
+        """PairRM's logits M[i][j]: above 0, candidate i (shown first) beats j; 0 on the diagonal.
+
+        Raises UsageError when its weights are not there.
+        """
+        ...
 
     async def ask(
         self, messages: str | Sequence[Message], role: str = "worker", **sampling: Any
@@ -281,7 +350,13 @@ class Context(Protocol):
         ...
 
     async def run_workflow(
-        self, code: str, prompts: str, *, operators: Mapping[str, Operator]
+        self,
+        code: str,
+        prompts: str,
+        *,
+        operators: Mapping[str, Operator],
+        contract: Contract = "workflow",
+        limits: WorkflowLimits | None = None,
     ) -> WorkflowRun:
         """Run model-written workflow code in the sandbox; its operators are answered from here."""
         ...
@@ -293,22 +368,126 @@ class Context(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Tried:
+    """What one attempt at a search problem came to: a program, and plain data beside it."""
+
+    code: str  # empty: no answer
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One graded attempt at a search problem. Journaled: a resumed search takes it over."""
+
+    problem_id: str
+    code: str
+    passed: bool  # all official tests of the problem
+    share: float  # of these tests that passed, in [0, 1]
+    detail: str  # why it did not pass: verdict and message
+    facts: Mapping[str, Any]  # what the attempt told beside its program
+    calls: int
+    tokens: float | None
+    usd: float | None  # as asked anew
+    wall_s: float
+
+
+class FitContext(Protocol):
+    """A method's view while it searches or learns, on problems that no evaluation list has.
+
+    `ask`, `note`, `rng` and the rest are as in `Context`, for calls that belong to no problem.
+    Killed at any moment, the same search goes on: replies and trials of before are taken over, so
+    what `fit` does has to follow from those and from `rng` alone.
+    """
+
+    rng: random.Random
+    round: int | None
+    level: Level
+    sampling: Mapping[str, Sampling]
+
+    @property
+    def nodes(self) -> Mapping[str, str]: ...
+
+    @property
+    def spent(self) -> Spent:
+        """What the whole search has used so far."""
+        ...
+
+    async def ask(
+        self, messages: str | Sequence[Message], role: str = "worker", **sampling: Any
+    ) -> Completion: ...
+
+    def is_greedy(self, role: str = "worker") -> bool: ...
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]: ...
+
+    async def attempt(
+        self, problem: Problem, label: str, work: Callable[[Context], Awaitable[Tried]]
+    ) -> Trial:
+        """Do `work` on a search problem, then grade its program on all official tests.
+
+        `label` names the attempt ("round 3, run 2"): with the problem, once per search. Any number
+        may be awaited at once; as many run as the models answer. A request that was rejected is a
+        trial that did not pass. Raises what ends a run: ModelRefused, BudgetReached,
+        ModelUnavailable, SandboxError.
+        """
+        ...
+
+    def note(
+        self, kind: str, *, texts: Mapping[str, str | None] | None = None, **fields: Any
+    ) -> None:
+        """Add a record to the search's journal. Kinds that are drawn, as trees and curves:
+
+        `node`: number, parent (a number or None), label, score in [0, 1] or None, low and high
+        (of its interval, or None), error; texts workflow, prompts, reply. `step`: number, and any
+        numbers by name (loss, utility, ...).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Named settings of a method, as a paper or a release has them. What is given goes before."""
+
+    summary: str
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    protocol: Protocol_ | None = None
+    sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by role, by setting
+
+
 Solve = Callable[..., Awaitable[Solution]]
+Fit = Callable[..., Awaitable[Mapping[str, Any]]]
+Knobs = Mapping[str, Any]
+Calls = Mapping[str, tuple[int, int]]  # {role: (few, many)} model calls
 
 
 @dataclass(frozen=True)
 class Method:
     """One line of the leaderboard: a `solve` and what the harness must know about it.
 
-    `solve(problem, ctx, **knobs) -> Solution`; the knobs are its keyword-only arguments.
+    `solve(problem, ctx, **knobs) -> Solution`; the knobs are its keyword-only arguments. A method
+    that searches or learns first has `fit(problems, ctx, **knobs)`, which returns plain data (JSON)
+    that `solve` finds as `ctx.artifact`; a knob of both has one default.
     """
 
     name: str
     solve: Solve
     summary: str  # one line, with the paper
     level: Level  # the highest level that it makes use of
-    calls: Callable[[Mapping[str, Any]], Mapping[str, tuple[int, int]]]
-    # knobs -> {role: (few, many)} model calls that a sample usually takes, for the dry run
+    calls: Callable[[Knobs], Calls]  # knobs -> what a sample usually takes, for the dry run
     roles: tuple[str, ...] = ("worker",)
     sampling: Mapping[str, Sampling] = field(default_factory=dict)  # the paper's, by role
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of numeric knobs
+    paper: Mapping[str, str] = field(default_factory=dict)
+    # knob -> what paper or release have, in words: "4 (paper); 3 (AFlow's version for code)"
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+    fit: Fit | None = None
+    fits: Callable[[Knobs], bool] = lambda knobs: True  # whether these knobs need the fit
+    fit_calls: Callable[[Knobs, int], Calls] = lambda knobs, problems: {}
+    # knobs, search problems -> what the whole search usually takes
+    level_of: Callable[[Knobs], Level] | None = None  # the level with these knobs; None: `level`
+    peers: Callable[[Knobs], bool] = lambda knobs: False  # whether `solve` uses `ctx.peer()`
+    settle: Callable[[Knobs, Callable[[str], bool]], Mapping[str, Any]] | None = None
+    # (knobs, whether weights of that name are here) -> knobs to set: what an "auto" comes to
+    nodes: bool = False  # its workflows may use further roles, named by --role NAME=MODEL
+    matches: bool = False  # it takes knob `match`, a run whose calls and tokens it may use as well

@@ -13,29 +13,16 @@ import inspect
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from harness.errors import RequestRejected, WorkflowError
 from harness.guest import wire
 from harness.sandbox import Guest, GuestGone, Limits, Sandbox
-from harness.types import Operator, Problem, WorkflowRun
+from harness.types import Operator, Problem, WorkflowLimits, WorkflowRun
 
 TICK_S = 1.0  # how often the time limit is looked at while operators are being answered
 # what an operator raises over arguments that make no sense to it
 _MISUSE = (TypeError, KeyError, ValueError, OverflowError, AttributeError, RecursionError)
-
-
-@dataclass(frozen=True)
-class WorkflowLimits:
-    """What one workflow execution may use."""
-
-    calls: int = 30  # model calls
-    operator_calls: int = 100  # operator calls of any kind
-    at_once: int = 8  # operator calls answered at a time; further ones wait
-    own_s: float = 20.0  # seconds of its own: while no operator call of it is being answered
-    total_s: float = 900.0  # seconds in all, less those spent waiting for a turn at a model
-    memory_mb: int = 512
 
 
 class _Watch(Protocol):

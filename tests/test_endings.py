@@ -16,8 +16,7 @@ from harness.models.scripted import ScriptedModel
 from harness.replies import ReplyCache
 from harness.sandbox import Sandbox
 from harness.store import Store
-from harness.types import Completion, Level, Method, Solution
-from harness.workflow import WorkflowLimits
+from harness.types import Completion, Level, Method, Solution, WorkflowLimits
 from tests.support import RIGHT, Desk
 
 ACCEPT = "FEEDBACK: none\nVERDICT: correct"

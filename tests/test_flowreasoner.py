@@ -2,14 +2,8 @@
 
 import pytest
 
-from baselines.flowreasoner import (
-    TEMPLATE,
-    Round,
-    _same,
-    mixed_probabilities,
-    parse_workflow,
-    solve,
-)
+from baselines.flowreasoner import solve
+from baselines.workflows import mixed_probabilities, parse_reply, same_program
 from harness.errors import RequestRejected
 from harness.types import Level, Sampling
 from tests.support import DOUBLE, RIGHT, WRONG, Desk
@@ -227,23 +221,23 @@ def test_mixed_selection_agrees_with_the_worked_example():
     ],
 )
 def test_workflows_are_read_from_untidy_replies(text):
-    made = parse_workflow(text, 2, Round(1, TEMPLATE, ""))
+    made = parse_reply(text)
     assert made.error is None
-    assert _same(made.graph, reply("m", "return 1").split("<graph>")[1].split("</graph>")[0])
+    assert same_program(made.graph, reply("m", "return 1").split("<graph>")[1].split("</graph>")[0])
     assert made.parent == 1
 
 
 def test_a_fence_inside_a_prompt_constant_stays_where_it_is():
     prompts = 'DO = """Answer with\n```python\ndef f(): ...\n```"""'
-    made = parse_workflow(reply("m", CUSTOM, prompts), 2, None)
+    made = parse_reply(reply("m", CUSTOM, prompts))
     assert made.prompts == prompts
-    fenced = parse_workflow(reply("m", CUSTOM, f"```python\n{'DO = 1'}\n```"), 2, None)
+    fenced = parse_reply(reply("m", CUSTOM, f"```python\n{'DO = 1'}\n```"))
     assert fenced.prompts == "DO = 1"
 
 
 def test_tags_named_in_the_modification_are_words():
     text = reply("Change the <graph> so that its <prompt> is used", CUSTOM, "DO = 'a'")
-    made = parse_workflow(text, 2, None)
+    made = parse_reply(text)
     assert made.modification == "Change the <graph> so that its <prompt> is used"
     assert made.graph.startswith("class Workflow")
     assert made.prompts == "DO = 'a'"

@@ -11,7 +11,8 @@ import pytest
 
 import baselines
 from baselines import llm_debate, operators
-from baselines.flowreasoner import AGAIN, FIRST, SYSTEM, _operator_list, parse_workflow
+from baselines.flowreasoner import AGAIN, FIRST, SYSTEM
+from baselines.workflows import operator_list, parse_reply
 from harness import api, benchmarks
 from harness.benchmarks import DataSources
 from harness.errors import RequestRejected, UsageError
@@ -304,7 +305,7 @@ async def test_the_judge_of_a_debate_takes_a_right_program():
 
 
 def design(model, *more):
-    system = {"role": "system", "content": SYSTEM.format(operators=_operator_list())}
+    system = {"role": "system", "content": SYSTEM.format(operators=operator_list())}
     roles = ("user", "assistant")
     texts = (FIRST.format(problem=DOUBLE.prompt), *more)
     chat = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
@@ -316,14 +317,14 @@ async def test_a_meta_agent_writes_a_workflow_and_never_one_that_it_is_told_was_
     model, chat, seen = informed("sim/"), [], []
     for _ in WORKFLOWS:
         reply = (await design(model, *chat)).text
-        made = parse_workflow(reply, 2, None)
+        made = parse_reply(reply)
         assert made.error is None
         graph, prompts = WORKFLOWS[made.modification]
         assert (made.graph, made.prompts.strip()) == (graph, prompts.strip())
         seen.append(made.modification)
         chat += [reply, AGAIN]
     assert sorted(seen) == sorted(WORKFLOWS)
-    assert parse_workflow((await design(model, *chat)).text, 2, None).modification in WORKFLOWS
+    assert parse_reply((await design(model, *chat)).text).modification in WORKFLOWS
 
 
 async def test_anything_else_gets_a_short_sentence_without_a_program():

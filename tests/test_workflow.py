@@ -7,8 +7,7 @@ import pytest
 
 from baselines.operators import OPERATORS
 from harness.errors import ModelUnavailable
-from harness.types import Level
-from harness.workflow import WorkflowLimits
+from harness.types import Level, WorkflowLimits
 from tests.support import RIGHT, WRONG
 
 HEAD = "class Workflow:\n    async def __call__(self, problem, entry_point):\n"

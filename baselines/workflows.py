@@ -1,0 +1,124 @@
+"""What methods share that search over workflows written as code: AFlow, FlowReasoner, ScoreFlow.
+
+A meta-agent's reply has three parts in tags: modification, graph (the code of `class Workflow`) and
+prompt (constants, as `prompt_custom.NAME`). Soft mixed selection: AFlow, Zhang et al. 2024,
+arXiv:2410.10762, equation 3. Differs from the releases: the last match of a tag counts, reasoning
+aside; a graph that stands in a fence, or only in a fence, is taken.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from baselines.operators import DESCRIPTIONS, OPERATORS
+from harness.extract import fenced_blocks, strip_reasoning
+
+TEMPLATE = """\
+class Workflow:
+    async def __call__(self, problem: str, entry_point: str):
+        solution = await self.custom_code_generate(
+            problem=problem, entry_point=entry_point, instruction=""
+        )
+        return solution["response"], self.llm.cost_manager.total_cost
+"""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a meta-agent's reply proposes; without code it carries its error."""
+
+    modification: str = ""
+    graph: str = ""
+    prompts: str = ""
+    error: str | None = None  # one line: where, class, message
+    error_class: str | None = None  # "reply:NoWorkflow"
+
+
+def mixed_probabilities(scores: Sequence[float], alpha: float, lam: float) -> list[float]:
+    """AFlow's soft mixed selection over scores in [0, 1]: lam uniform, the rest by exp(alpha s)."""
+    top = max(scores)
+    weights = [math.exp(alpha * 100 * (s - top)) for s in scores]
+    total = sum(weights)
+    return [lam / len(scores) + (1 - lam) * w / total for w in weights]
+
+
+def operator_list() -> str:
+    """The operators' descriptions, numbered."""
+    return "\n".join(f"{i}. {text}" for i, text in enumerate(DESCRIPTIONS, 1))
+
+
+def unused_operators(graph: str) -> str:
+    """Names of the operators that a workflow does not call, or "nothing"."""
+    return ", ".join(name for name in OPERATORS if f"self.{name}(" not in graph) or "nothing"
+
+
+_MODIFICATION = re.compile(
+    r"<modification>(.*?)(?:</modification>|(?=\n<graph>)|\Z)", re.DOTALL | re.IGNORECASE
+)
+_FENCED = re.compile(r"\A(`{3,}|~{3,})[^\n]*\n(.*?)\n?\1\s*\Z", re.DOTALL)
+
+
+def tagged(reply: str, name: str) -> str | None:
+    """The last <name>...</name> of a reply, also when it was cut before its closing tag."""
+    text = reply.lower()
+    closing = text.rfind(f"</{name}>")
+    opening = text.rfind(f"<{name}>", 0, closing) if closing >= 0 else text.rfind(f"<{name}>")
+    if opening < 0:
+        return None
+    return reply[opening + len(name) + 2 : closing if closing >= 0 else None].strip("\n")
+
+
+def unfenced(field: str) -> str:
+    """A field without the fence around all of it; fences inside are its own."""
+    match = _FENCED.match(field.strip())
+    return match.group(2) if match else field.strip("\n")
+
+
+def parse_reply(reply: str) -> Proposal:
+    """What a reply proposes; without code, its error."""
+    text = strip_reasoning(reply)
+    modification = ""
+    if found := _MODIFICATION.search(text):
+        modification = found.group(1).strip()
+        text = text[: found.start()] + text[found.end() :]  # it may name the tags below
+    graph = tagged(text, "graph")
+    if graph is not None:
+        graph = unfenced(graph)
+    if graph is None or not _parses(graph):
+        # words around the code, or no tags at all
+        holding = [b for b in fenced_blocks(graph or text) if "class Workflow" in b]
+        graph = holding[-1] if holding else graph
+    if not (graph or "").strip():
+        missing = "no <graph> part and no code block with class Workflow"
+        return Proposal(
+            modification, error=f"reply: NoWorkflow: {missing}", error_class="reply:NoWorkflow"
+        )
+    graph = (graph or "").strip("\n") + "\n"
+    # without prompt_custom, nothing in the <prompt> part can matter
+    prompts = unfenced(tagged(text, "prompt") or "") if "prompt_custom" in graph else ""
+    return Proposal(modification, graph, prompts)
+
+
+def _parses(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def plain(text: str) -> str:
+    """A text as it is compared: without case, layout and its full stop."""
+    return " ".join(text.lower().split()).rstrip(".")
+
+
+def same_program(graph: str, other: str) -> bool:
+    """Whether two workflows are one program: equal syntax trees, comments and layout aside."""
+    try:
+        return ast.dump(ast.parse(graph)) == ast.dump(ast.parse(other))
+    except (SyntaxError, ValueError, RecursionError):
+        return False
