@@ -2,302 +2,290 @@
 
 Gao et al. 2025, arXiv:2504.15257, section 4 and equation 5. Round 1 is the template (one call of
 the code generator); each later round the meta-agent sees a parent workflow, its score and the
-modifications tried on it, and writes the next one as Python code; every workflow runs on the
-feedback tests; the best by mean feedback wins, the earliest on ties.
+modifications tried on it (layouts.py), and writes the next one as Python code; every workflow runs
+on the feedback tests; the best by mean feedback wins, the earliest on ties.
 
-Differs from the paper and its release:
+Differs from the paper and its release, each as a knob; `-A preset=paper` and `-A preset=release`
+set them as those have it:
 - `final=keep` (default) grades the best program that was already produced; the release executes the
-  winning workflow again (`final=rerun`).
+  winning workflow anew, three times (`final=rerun`, `final_runs`). Further programs are `reruns`.
 - Where every call of a workflow was greedy, its three evaluations are one and the same: it is run
-  once, and the round says so (`evals` in its record).
+  once, and the round says so (`evals` in its record); the presets sample at temperature 1.
 - A workflow that does not parse, load or run scores 0 and its error is shown to the meta-agent as
-  experience; the release loses such rounds.
-- `final=rerun` executes the winner once; the paper's tables average three such runs.
-- A modification already tried on its parent is asked for again at most twice, not without end.
-- On a problem without a feedback test nothing can be compared: the template's answer is kept.
+  experience; in the mixed draw, one that does not parse or load is no parent where there is
+  another. The release loses such rounds (`failed_rounds=lost`), and executes a workflow that fails
+  up to five times (`attempts`).
+- A modification already tried on its parent is asked for again at most twice (`regenerations`),
+  not without end.
+- On a problem without a feedback test nothing can be compared: the first answer is kept.
+
+Two controls of the claim that each problem needs a workflow of its own: `workflow=shuffled` answers
+with the workflow that was searched for another problem; `workflow=single` with the one workflow
+that is best on the search list (`fit`). Neither is in the paper.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal
 
-from baselines.operators import OPERATORS
-from baselines.workflows import (
-    TEMPLATE,
-    mixed_probabilities,
-    operator_list,
-    parse_reply,
-    plain,
-    same_program,
-    unused_operators,
-)
-from harness.errors import RequestRejected
+from baselines.design import Search, best_program, best_workflow, design
+from baselines.layouts import AGAIN, FIRST, SYSTEM
+from baselines.workflows import same_program, taking
+from harness.errors import UsageError
 from harness.extract import code_block
-from harness.types import Context, Level, Message, Method, Problem, Sampling, Solution
-
-SYSTEM = """\
-You design workflows. A workflow is Python code that solves one programming problem by calling a
-worker model through operators. You improve a workflow step by step, guided by its score.
-
-Operators (call them as `await self.NAME(...)`; each result is a dictionary):
-{operators}
-
-Rules:
-- Write the complete class `Workflow` with `async def __call__(self, problem, entry_point)`.
-- It returns `(solution_text, self.llm.cost_manager.total_cost)`; never return None.
-- Make one modification of the given workflow: at most about 5 changed lines. Review, revise,
-  ensemble, testing, loops and conditions are welcome; keep it under 10 steps.
-- `custom` sends instruction + input; its instruction may be a constant of your <prompt> part, used
-  as `prompt_custom.NAME`. Define exactly those constants that you use; no placeholders in them.
-- Import what you use beyond the operators. Use operators that the workflow does not use yet.
-
-Answer with three parts and nothing else: <modification>, one sentence that says what you change and
-why; <graph>, the Python code; <prompt>, the constants as Python code, empty when there are none.
-An answer to another request, as an example:
-<modification>Let the worker list edge cases first, so that the program covers them.</modification>
-<graph>
-class Workflow:
-    async def __call__(self, problem: str, entry_point: str):
-        cases = await self.custom(input=problem, instruction=prompt_custom.CASES)
-        solution = await self.custom_code_generate(
-            problem=problem, entry_point=entry_point, instruction=cases["response"]
-        )
-        return solution["response"], self.llm.cost_manager.total_cost
-</graph>
-<prompt>
-CASES = \"\"\"List the edge cases of this problem, one line each. Write no code.\"\"\"
-</prompt>"""
-
-ROUND = """\
-The problem that the workflow is for:
-{problem}
-
-The current workflow scores {score} (best is 1.0):
-<graph>
-{graph}</graph>
-<prompt>
-{prompts}</prompt>
-It does not use: {unused}.
-{experience}
-Write the next workflow for this problem."""
-
-FIRST = """\
-The problem that the workflow is for:
-{problem}
-
-There is no workflow yet. Write the first one for this problem."""
-
-AGAIN = "That modification was already tried on this workflow. Propose a different one."
-
-
-@dataclass
-class Round:
-    """One workflow and what became of it. Scores are feedback pass rates in [0, 1]."""
-
-    number: int
-    graph: str
-    prompts: str
-    parent: int | None = None
-    modification: str = ""
-    scores: list[float] = field(default_factory=list)
-    answered: bool = False  # whether any execution gave an answer
-    has_feedback: bool = False  # whether any answer could be tested
-    error: str | None = None  # one line: where, class, message
-    error_class: str | None = None  # "load:SyntaxError", "run:TypeError", "limit:CallLimit", ...
-    best_code: str = ""
-    best_score: float = -1.0
-    failures: tuple[str, ...] = ()  # failed tests of the best program, as far as the level allows
-    tried: list[tuple[str, float, str | None]] = field(default_factory=list)
-    # modifications made of this workflow: (text, score of the child, its error)
-
-    @property
-    def score(self) -> float:
-        return sum(self.scores) / len(self.scores) if self.scores else 0.0
+from harness.types import (
+    Context,
+    FitContext,
+    Knobs,
+    Level,
+    Method,
+    Preset,
+    Problem,
+    Sampling,
+    Solution,
+    Trial,
+    Tried,
+)
 
 
 async def solve(
     problem: Problem,
     ctx: Context,
     *,
-    rounds: int = 10,
-    evals: int = 3,
-    sample: int = 4,
-    alpha: float = 0.2,
-    lam: float = 0.3,
-    layout: Literal["round"] = "round",
-    parent: Literal["mixed", "latest"] = "mixed",
-    feedback: Literal["scalar", "errors"] = "scalar",
-    init_template: bool = True,
+    workflow: Literal["own", "shuffled", "single"] = "own",
     final: Literal["keep", "rerun"] = "keep",
-    early_stop: bool = False,
+    final_runs: int = 1,
+    **knobs: Any,
 ) -> Solution:
     """Return the program of the best workflow by feedback.
 
-    `rounds` counts the meta-agent's workflows (the template comes before them), `evals` the
-    executions of each, `sample` the parents in the mixed draw, `alpha` and `lam` its weights.
-    `layout` is how the meta-agent sees earlier rounds: `round`, a prompt of its own for each.
-    `feedback=errors` shows it failed tests, as far as the level allows. `early_stop` ends at a mean
-    feedback of 1.0. Raises what `ctx` raises.
+    `workflow` is whose: this problem's own, another problem's, or the single one that `fit` found.
+    `final` keeps the best program already produced, or runs the workflow `final_runs` times anew.
+    The other knobs are those of `Search`. Raises what `ctx` raises.
     """
-    history: list[Round] = []
-    if init_template:
-        history.append(await _evaluated(ctx, Round(1, TEMPLATE, ""), evals))
-    for _ in range(rounds):
-        if any(r.best_code and not r.has_feedback for r in history):
-            break
-        if early_stop and any(r.score == 1.0 for r in history):
-            break
-        number = len(history) + 1
-        ctx.round = number
-        chosen = _parent(ctx, history, sample, alpha, lam, parent)
-        made, reply = await _propose(ctx, problem, number, chosen, feedback)
-        history.append(await _evaluated(ctx, made, evals, reply))
-        if chosen is not None:
-            chosen.tried.append((made.modification, made.score, made.error))
-    ctx.round = None
-    best = max(history, key=lambda r: (r.score, -r.number), default=None)
+    search = Search(**knobs)
+    runs = final_runs if final == "rerun" else 1
+    if workflow == "single":
+        if ctx.artifact is None:
+            raise UsageError("flowreasoner: workflow=single wants what its fit found: fit it first")
+        return await _run(ctx, search, ctx.artifact["graph"], ctx.artifact["prompts"], runs)
+    searched = ctx.peer() if workflow == "shuffled" else ctx
+    history = await design(searched.problem, searched, search)
+    best = best_workflow(history)
     if best is None:
         return Solution("")
-    if final == "rerun":
-        run = await ctx.run_workflow(best.graph, best.prompts, operators=OPERATORS)
-        return Solution(code_block(run.answer or "", problem.entry_point))
-    if not best.best_code:
-        best = max(history, key=lambda r: (bool(r.best_code), r.best_score, -r.number))
-    return Solution(best.best_code)
+    ctx.note(
+        "chosen",
+        round=best.number,
+        score=best.score if best.has_feedback else None,
+        searched_for=searched.problem.problem_id,
+        final="keep" if workflow == "own" and final == "keep" else "rerun",
+        texts={"workflow": best.graph, "prompts": best.prompts},
+    )
+    if workflow == "own" and final == "keep":
+        return Solution(best_program(history))
+    return await _run(ctx, search, best.graph, best.prompts, runs)
 
 
-async def _evaluated(ctx: Context, made: Round, evals: int, reply: str | None = None) -> Round:
-    """Run a workflow `evals` times on the feedback tests and journal the round.
-
-    A failed execution scores 0. A workflow that does not load is not tried again, a reply without
-    a workflow not at all, and one that asked no model anything but greedily is run once.
-    """
-    ctx.round = made.number
-    runs = 0
-    error, error_class = made.error, made.error_class
-    while runs < evals and made.error is None:
-        runs += 1
-        run = await ctx.run_workflow(made.graph, made.prompts, operators=OPERATORS)
-        if run.answer is None:
-            error, error_class = run.error, run.error_class
-            made.scores.append(0.0)
-            if (error_class or "").startswith("load:"):
-                break
-        else:
-            code = code_block(run.answer, ctx.problem.entry_point)
-            found = await ctx.run_feedback(code)
-            score = found.score or 0.0
-            made.has_feedback = found.score is not None
-            made.answered = True
-            made.scores.append(score)
-            if score > made.best_score and code:
-                made.best_code, made.best_score = code, score
-                made.failures = found.errors
+async def _run(ctx: Context, search: Search, graph: str, prompts: str, runs: int) -> Solution:
+    """The programs of `runs` executions; of one, where all others would be the same."""
+    codes: list[str] = []
+    while len(codes) < max(runs, 1):
+        run = await search.execute(ctx, graph, prompts)
+        codes.append(code_block(run.answer or "", ctx.problem.entry_point))
         if not run.sampled:
             break
-    if not made.answered:
-        made.error, made.error_class = error, error_class
-        made.scores = made.scores or [0.0]
-    ctx.note(
-        "round",
-        round=made.number,
-        parent=made.parent,
-        modification=made.modification,
-        score=made.score if made.has_feedback or made.error else None,
-        scores=made.scores,
-        evals=runs,
-        error=made.error,
-        error_class=made.error_class,
-        same_as_template=same_program(made.graph, TEMPLATE),
-        texts={
-            "workflow": made.graph,
-            "prompts": made.prompts,
-            "reply": reply,
-            "code": made.best_code or None,
-        },
-    )
-    return made
+    return Solution(codes[0], tuple(codes[1:]))
 
 
-def _parent(
-    ctx: Context, history: list[Round], sample: int, alpha: float, lam: float, rule: str
-) -> Round | None:
-    """The workflow to modify: a draw among the first and the best others, or the latest."""
-    if not history:
-        return None
-    if rule == "latest":
-        return history[-1]
-    others = sorted(history[1:], key=lambda r: -r.score)[: max(sample - 1, 0)]
-    candidates = [history[0], *others]
-    weights = mixed_probabilities([r.score for r in candidates], alpha, lam)
-    return ctx.rng.choices(candidates, weights)[0]
+async def fit(
+    problems: Sequence[Problem], ctx: FitContext, *, candidates: int = 8, **knobs: Any
+) -> dict[str, Any]:
+    """The single workflow that solves most of the search problems, for `workflow=single`.
+
+    The search is run for each problem. Of the workflows that it ends with, the `candidates` whose
+    own program passed the largest share of their problem's tests (then by feedback, then in the
+    order of problems) are run once on every problem; the one with the most passes wins, the
+    earliest on ties.
+    """
+    search = Search(**knobs)
+
+    async def own(c: Context) -> Tried:
+        history = await design(c.problem, c, search)
+        best = best_workflow(history)
+        if best is None:
+            return Tried("")
+        facts = {"graph": best.graph, "prompts": best.prompts, "score": best.score}
+        return Tried(best_program(history), {**facts, "round": best.number})
+
+    def once(trial: Trial) -> Callable[[Context], Awaitable[Tried]]:
+        async def work(c: Context) -> Tried:
+            run = await search.execute(c, trial.facts["graph"], trial.facts["prompts"])
+            code = code_block(run.answer or "", c.problem.entry_point)
+            return Tried(code, {"error": run.error})
+
+        return work
+
+    found = await asyncio.gather(*(ctx.attempt(problem, "own", own) for problem in problems))
+    chosen = _distinct(found)[:candidates]
+    if not chosen:
+        raise UsageError(
+            f"flowreasoner: the meta-agent wrote no workflow on any of {len(problems)} search "
+            "problems: use another --meta, or init_template=true"
+        )
+    passed: list[int] = []
+    for number, trial in enumerate(chosen, 1):
+        ctx.round = number
+        label = f"candidate {number}"
+        work = once(trial)
+        trials = await asyncio.gather(*(ctx.attempt(p, label, work) for p in problems))
+        passed.append(sum(one.passed for one in trials))
+        ctx.note(
+            "node",
+            number=number,
+            parent=None,
+            label=f"searched for {trial.problem_id}",
+            score=passed[-1] / len(problems),
+            low=None,
+            high=None,
+            error=None if any(one.code for one in trials) else trials[0].facts.get("error"),
+            texts={"workflow": trial.facts["graph"], "prompts": trial.facts["prompts"]},
+        )
+    ctx.round = None
+    best = max(range(len(chosen)), key=lambda i: (passed[i], -i))
+    facts = chosen[best].facts
+    return {
+        "graph": facts["graph"],
+        "prompts": facts["prompts"],
+        "searched_for": chosen[best].problem_id,
+        "score": passed[best] / len(problems),
+        "scores": [number / len(problems) for number in passed],  # of each candidate
+    }
 
 
-async def _propose(
-    ctx: Context, problem: Problem, number: int, parent: Round | None, feedback: str
-) -> tuple[Round, str]:
-    """Ask the meta-agent for the next workflow; (round, raw reply)."""
-    chat: list[Message] = [
-        {"role": "system", "content": SYSTEM.format(operators=operator_list())},
-        {"role": "user", "content": _request(problem, parent, feedback)},
-    ]
-    tried = {plain(text) for text, _, _ in parent.tried} if parent else set()
-    for attempt in range(3):
-        try:
-            reply = (await ctx.ask(chat, role="meta")).text
-        except RequestRejected as error:  # too long, or against a policy: this round's failure
-            made = Round(number, "", "", parent.number if parent else None)
-            made.error, made.error_class = f"reply: Rejected: {error}", "reply:Rejected"
-            return made, ""
-        found = parse_reply(reply)
-        made = Round(number, found.graph, found.prompts, parent.number if parent else None)
-        made.modification = found.modification
-        made.error, made.error_class = found.error, found.error_class
-        if plain(made.modification) not in tried or not made.modification or attempt == 2:
-            break
-        chat = [*chat[:2], {"role": "assistant", "content": reply}]
-        chat.append({"role": "user", "content": AGAIN})
-    return made, reply
+def _distinct(found: Sequence[Trial]) -> list[Trial]:
+    """Those that hold a workflow, the best first, without those that equal a better one."""
+    holding = [trial for trial in found if trial.facts.get("graph")]
+    kept: list[Trial] = []
+    for trial in sorted(holding, key=lambda t: (-t.share, -t.facts["score"])):
+        if not any(_same(trial.facts, other.facts) for other in kept):
+            kept.append(trial)
+    return kept
 
 
-def _request(problem: Problem, parent: Round | None, feedback: str) -> str:
-    if parent is None:
-        return FIRST.format(problem=problem.prompt)
-    lines = []
-    if parent.error:
-        lines.append(f"It failed: {parent.error}")
-    if parent.tried:
-        lines.append("\nAlready tried on it (do something different):")
-        for text, score, error in parent.tried:
-            outcome = f"failed: {error}" if error else f"scored {score:.2f}"
-            lines.append(f"- {text or 'no description'}: {outcome}")
-    if feedback == "errors" and parent.failures:
-        lines.append("\nFailed tests:")
-        lines += [f"- {line}" for line in parent.failures]
-    return ROUND.format(
-        problem=problem.prompt,
-        score=f"{parent.score:.2f}",
-        graph=parent.graph if parent.graph.endswith("\n") else parent.graph + "\n",
-        prompts=parent.prompts + "\n" if parent.prompts else "",
-        unused=unused_operators(parent.graph),
-        experience="\n".join(lines),
-    )
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    equal = one["graph"] == other["graph"] or same_program(one["graph"], other["graph"])
+    return bool(equal and one["prompts"].strip() == other["prompts"].strip())
 
+
+def _search_calls(knobs: Knobs) -> dict[str, tuple[int, int]]:
+    """{role: (few, many)} calls of one problem's search."""
+    workflows = knobs["rounds"] + knobs["init_template"]
+    return {
+        "meta": (knobs["rounds"], knobs["rounds"] * (1 + knobs["regenerations"])),
+        "worker": (workflows, workflows * knobs["evals"] * 4),
+    }
+
+
+def _calls(knobs: Knobs) -> dict[str, tuple[int, int]]:
+    reruns = knobs["workflow"] != "own" or knobs["final"] == "rerun"
+    runs = knobs["final_runs"] if knobs["final"] == "rerun" else int(reruns)
+    if knobs["workflow"] == "single":
+        return {"worker": (1, 4 * runs)}
+    calls = _search_calls(knobs)
+    few, many = calls["worker"]
+    return {**calls, "worker": (few + reruns, many + 4 * runs)}
+
+
+def _fit_calls(knobs: Knobs, problems: int) -> dict[str, tuple[int, int]]:
+    few, many = _search_calls(knobs)["worker"]
+    least, most = _search_calls(knobs)["meta"]
+    runs = problems * min(knobs["candidates"], problems)
+    return {
+        "meta": (problems * least, problems * most),
+        "worker": (problems * few + problems, problems * many + 4 * runs),
+    }
+
+
+_SHARED: dict[str, Any] = {"rounds": 10, "evals": 3, "final": "rerun", "final_runs": 3}
 
 METHOD = Method(
     name="flowreasoner",
-    solve=solve,
+    solve=taking(Search, solve),
     summary="a meta-agent writes one workflow per problem, improved by feedback (Gao et al. 2025)",
     level=Level.L3,
-    calls=lambda knobs: {
-        "meta": (knobs["rounds"], 3 * knobs["rounds"]),
-        "worker": (
-            (knobs["rounds"] + knobs["init_template"]),
-            (knobs["rounds"] + knobs["init_template"]) * knobs["evals"] * 4,
-        ),
-    },
+    calls=_calls,
     roles=("worker", "meta"),
     sampling={"meta": Sampling(temperature=0.7, max_tokens=2048)},
-    bounds={"evals": (1, 1000), "sample": (1, 1000), "alpha": (0, 1000), "lam": (0, 1)},
+    bounds={
+        "evals": (1, 1000),
+        "sample": (1, 1000),
+        "alpha": (0, 1000),
+        "lam": (0, 1),
+        "max_complexity": (1, 1000),
+        "regenerations": (0, 100),
+        "attempts": (1, 100),
+        "final_runs": (1, 100),
+        "candidates": (1, 1000),
+        "workflow_calls": (1, 1000),
+        "workflow_tokens": (1, 1e9),
+        "workflow_s": (1, 1e6),
+    },
+    paper={
+        "rounds": "10 (paper, release)",
+        "evals": "3 (paper, release)",
+        "sample": "4 (release)",
+        "alpha": "0.2 (release)",
+        "lam": "0.3 (release)",
+        "layout": "concat, as trained (paper, equation 2); round (release)",
+        "parent": "mixed (release); each workflow follows from all before it (paper, equation 2)",
+        "feedback": "scalar (release)",
+        "init_template": "true; false in figure 4a (paper)",
+        "operators": "six and custom, all of ours (paper); custom, custom_code_generate, "
+        "sc_ensemble, test (release)",
+        "failed_rounds": "lost (release)",
+        "test_cases": "true, by its figures (paper); false (release)",
+        "node_settings": "a node has a model, a prompt, a temperature and an output format "
+        "(paper); no workflow in its figures sets them; false (release)",
+        "max_complexity": "10 (release)",
+        "regenerations": "without end (release)",
+        "attempts": "5 (release)",
+        "early_stop": "false (release)",
+        "workflow_s": "60 on HumanEval and BigCodeBench, none on MBPP (release)",
+        "workflow": "own (paper, release)",
+        "final": "rerun (release)",
+        "final_runs": "3 (release)",
+    },
+    presets={
+        "paper": Preset(
+            "as the paper describes it: one growing answer, all operators, tests for the workers; "
+            "workers at temperature 1.0, what o1-mini is fixed to",
+            knobs={**_SHARED, "layout": "concat", "parent": "latest", "test_cases": True},
+            protocol="split",
+            sampling={"worker": {"temperature": 1.0}},
+        ),
+        "release": Preset(
+            "as the released code works: AFlow's loop on one problem, four operators, failed "
+            "rounds lost; workers at temperature 1.0, what o1-mini is fixed to; a repeated "
+            "modification is asked for again 10 times (there: without end)",
+            knobs={
+                **_SHARED,
+                "operators": "release",
+                "failed_rounds": "lost",
+                "regenerations": 10,
+                "attempts": 5,
+            },
+            protocol="split",
+            sampling={"worker": {"temperature": 1.0}},
+        ),
+    },
+    fit=taking(Search, fit),
+    fits=lambda knobs: knobs["workflow"] == "single",
+    fit_calls=_fit_calls,
+    peers=lambda knobs: knobs["workflow"] == "shuffled",
+    nodes=True,
 )
+
+__all__ = ["AGAIN", "FIRST", "METHOD", "SYSTEM", "fit", "solve"]

@@ -9,10 +9,12 @@ aside; a graph that stands in a fence, or only in a fence, is taken.
 from __future__ import annotations
 
 import ast
+import inspect
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from baselines.operators import DESCRIPTIONS, OPERATORS
 from harness.extract import fenced_blocks, strip_reasoning
@@ -25,6 +27,9 @@ class Workflow:
         )
         return solution["response"], self.llm.cost_manager.total_cost
 """
+
+RELEASED = ("custom", "custom_code_generate", "sc_ensemble", "test")
+# the operators that the releases of AFlow and FlowReasoner enable for code
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,15 @@ def mixed_probabilities(scores: Sequence[float], alpha: float, lam: float) -> li
     return [lam / len(scores) + (1 - lam) * w / total for w in weights]
 
 
-def operator_list() -> str:
-    """The operators' descriptions, numbered."""
-    return "\n".join(f"{i}. {text}" for i, text in enumerate(DESCRIPTIONS, 1))
+def operator_list(names: Collection[str] | None = None) -> str:
+    """The descriptions of these operators, numbered; None is all of them."""
+    listed = [text for text in DESCRIPTIONS if names is None or text.partition("(")[0] in names]
+    return "\n".join(f"{i}. {text}" for i, text in enumerate(listed, 1))
 
 
-def unused_operators(graph: str) -> str:
-    """Names of the operators that a workflow does not call, or "nothing"."""
-    return ", ".join(name for name in OPERATORS if f"self.{name}(" not in graph) or "nothing"
+def unused_operators(graph: str, names: Iterable[str] = tuple(OPERATORS)) -> str:
+    """Those of these operators' names that a workflow does not call, or "nothing"."""
+    return ", ".join(name for name in names if f"self.{name}(" not in graph) or "nothing"
 
 
 _MODIFICATION = re.compile(
@@ -122,3 +128,15 @@ def same_program(graph: str, other: str) -> bool:
         return ast.dump(ast.parse(graph)) == ast.dump(ast.parse(other))
     except (SyntaxError, ValueError, RecursionError):
         return False
+
+
+def taking(shared: type, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with the fields of `shared` among its named keyword-only arguments."""
+    own = inspect.signature(function, eval_str=True)
+    kept = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    fields = inspect.signature(shared, eval_str=True).parameters.values()
+    first = [p for p in kept if p.kind is not p.KEYWORD_ONLY]
+    rest = [p for p in kept if p.kind is p.KEYWORD_ONLY]
+    signature = own.replace(parameters=[*first, *fields, *rest])
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    return function

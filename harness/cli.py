@@ -334,40 +334,93 @@ def _print(found: Mapping[str, Any]) -> None:
     print(json.dumps(found))
 
 
+MethodName = Annotated[str, typer.Option("--method", help="See `list methods`.")]
+BenchmarkName = Annotated[str, typer.Option("--benchmark", "-b", help="See `list benchmarks`.")]
+Knobs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--knob", "-A", help="A knob of the method, name=value, or preset=NAME. Repeatable."
+    ),
+]
+Worker = Annotated[
+    str | None,
+    typer.Option("--worker", "-m", help="Model of the worker: provider/name. See `models list`."),
+]
+Meta = Annotated[str | None, typer.Option("--meta", help="Model of the meta-agent.")]
+Roles = Annotated[
+    list[str] | None,
+    typer.Option("--role", help="Model of another role, or of a workflow's nodes: role=model."),
+]
+BaseUrl = Annotated[
+    str | None, typer.Option("--base-url", help="Server of the worker's provider, or of --meta's.")
+]
+RoleUrls = Annotated[
+    list[str] | None,
+    typer.Option("--role-url", help="Server of one role's model, role=URL. Repeatable."),
+]
+ProtocolName = Annotated[
+    str | None,
+    typer.Option(
+        "--protocol",
+        help="Feedback tests: none, public, split or aflow; the preset's or public by default.",
+    ),
+]
+LevelName = Annotated[
+    str | None,
+    typer.Option(
+        "--level", help="The most that the method may do: L0 to L3; oracle: see the hidden tests."
+    ),
+]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", help="Of the worker; the method's by default.")
+]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", help="Longest reply of the worker.")]
+SamplingOf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sampling", help="Of any role: meta.temperature=0.7, judge.max_tokens=99. Repeatable."
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Of every draw and sampled call.")]
+CacheMode = Annotated[
+    str, typer.Option("--cache", help="Replies of earlier runs: on, read or off.")
+]
+PriceFile = Annotated[
+    Path | None, typer.Option("--prices", help="TOML file of prices that go before the table's.")
+]
+SpendUsd = Annotated[
+    float | None, typer.Option("--budget-usd", help="Most dollars; then exit 3, resumable.")
+]
+SpendTokens = Annotated[int | None, typer.Option("--budget-tokens", help="Most tokens, likewise.")]
+SpendMinutes = Annotated[
+    float | None, typer.Option("--budget-minutes", help="Most minutes, likewise.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would run and what it would cost.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew, beside the old run.")]
+AtOnce = Annotated[int | None, typer.Option("--jobs", help="Samples at once.")]
+
+
 @app.command("eval", cls=Command, epilog=_ALSO)
 def evaluate(
-    method: Annotated[str, typer.Option("--method", help="See `list methods`.")] = "flowreasoner",
-    benchmark: Annotated[
-        str, typer.Option("--benchmark", "-b", help="See `list benchmarks`.")
-    ] = "humaneval",
-    knob: Annotated[
-        list[str] | None,
-        typer.Option("--knob", "-A", help="A knob of the method, name=value. Repeatable."),
-    ] = None,
-    worker: Annotated[
-        str | None,
-        typer.Option(
-            "--worker", "-m", help="Model of the worker: provider/name. See `models list`."
-        ),
-    ] = None,
-    meta: Annotated[str | None, typer.Option("--meta", help="Model of the meta-agent.")] = None,
-    role: Annotated[
-        list[str] | None, typer.Option("--role", help="Model of another role, role=model.")
-    ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option("--base-url", help="Server of the worker's provider, or of --meta's."),
-    ] = None,
-    role_url: Annotated[
-        list[str] | None,
-        typer.Option("--role-url", help="Server of one role's model, role=URL. Repeatable."),
-    ] = None,
+    method: MethodName = "flowreasoner",
+    benchmark: BenchmarkName = "humaneval",
+    knob: Knobs = None,
+    worker: Worker = None,
+    meta: Meta = None,
+    role: Roles = None,
+    base_url: BaseUrl = None,
+    role_url: RoleUrls = None,
     problem_list: Annotated[
         str, typer.Option("--list", help="full, paper or search problems.")
     ] = "full",
-    protocol: Annotated[
-        str, typer.Option("--protocol", help="Feedback tests: none, public, split or aflow.")
-    ] = "public",
+    protocol: ProtocolName = None,
+    level: LevelName = None,
+    artifact: Annotated[
+        str | None,
+        typer.Option("--artifact", help="What a fit found: its run or file; else it is searched."),
+    ] = None,
     limit: Annotated[
         str | None, typer.Option("--limit", help="N problems, positions A-B, or a share like 0.1.")
     ] = None,
@@ -375,49 +428,27 @@ def evaluate(
         str | None, typer.Option("--problems", help="Problem ids, with commas: 0,3,HumanEval/7.")
     ] = None,
     n_samples: Annotated[int, typer.Option("--n-samples", help="Samples per problem.")] = 1,
-    temperature: Annotated[
-        float | None, typer.Option("--temperature", help="Of the worker; the method's by default.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", help="Longest reply of the worker.")
-    ] = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
     top_p: Annotated[float | None, typer.Option("--top-p", help="Of the worker.")] = None,
     reasoning_effort: Annotated[
         str | None,
         typer.Option("--reasoning-effort", help="Of the worker, if it reasons: low, medium, high."),
     ] = None,
-    sampling: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--sampling", help="Of any role: meta.temperature=0.7, judge.max_tokens=99. Repeatable."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of every draw and sampled call.")] = 0,
+    sampling: SamplingOf = None,
+    seed: Seed = 0,
     max_connections: MaxConnections = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", help="Samples at once.")] = None,
-    budget_usd: Annotated[
-        float | None, typer.Option("--budget-usd", help="Most dollars; then exit 3, resumable.")
-    ] = None,
-    budget_tokens: Annotated[
-        int | None, typer.Option("--budget-tokens", help="Most tokens, likewise.")
-    ] = None,
-    budget_minutes: Annotated[
-        float | None, typer.Option("--budget-minutes", help="Most minutes, likewise.")
-    ] = None,
-    cache: Annotated[
-        str, typer.Option("--cache", help="Replies of earlier runs: on, read or off.")
-    ] = "on",
-    prices: Annotated[
-        Path | None,
-        typer.Option("--prices", help="TOML file of prices that go before the table's."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run and what it would cost.")
-    ] = False,
+    jobs: AtOnce = None,
+    budget_usd: SpendUsd = None,
+    budget_tokens: SpendTokens = None,
+    budget_minutes: SpendMinutes = None,
+    cache: CacheMode = "on",
+    prices: PriceFile = None,
+    dry_run: DryRun = False,
     out: Out = Path("results"),
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, beside the old run.")] = False,
+    fresh: Fresh = False,
     config: ConfigFile = None,
     as_json: Json = False,
     unsafe_local: Unsafe = False,
@@ -436,6 +467,8 @@ def evaluate(
         knobs=settings.pairs(knob or [], "-A"),
         list=problem_list,
         protocol=protocol,
+        level=level,
+        artifact=artifact,
         limit=limit,
         problems=None if problems is None else problems.split(","),
         n_samples=n_samples,
@@ -495,7 +528,11 @@ def _evaluate(
     try:
         with display:
             work = api.execute(
-                plan, listen=display.update, warn=display.say, unfinished=ended.append
+                plan,
+                listen=display.update,
+                warn=display.say,
+                unfinished=ended.append,
+                searching=display.searching,
             )
             ended.append(_run(work))
     finally:  # a summary there is where the run had begun, however it ended
@@ -527,6 +564,163 @@ def _named(out: Path, run: str) -> tuple[Path, str]:
     if run == "latest" and runs:
         return out, max(runs, key=lambda one: segments(one)[-1].stat().st_mtime).name
     return out, run
+
+
+@app.command(cls=Command)
+def fit(
+    method: MethodName,
+    benchmark: BenchmarkName = "humaneval",
+    knob: Knobs = None,
+    worker: Worker = None,
+    meta: Meta = None,
+    role: Roles = None,
+    base_url: BaseUrl = None,
+    role_url: RoleUrls = None,
+    protocol: ProtocolName = None,
+    level: LevelName = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="The first N search problems; all by default.")
+    ] = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    sampling: SamplingOf = None,
+    seed: Seed = 0,
+    max_connections: MaxConnections = None,
+    jobs: AtOnce = None,
+    budget_usd: SpendUsd = None,
+    budget_tokens: SpendTokens = None,
+    budget_minutes: SpendMinutes = None,
+    cache: CacheMode = "on",
+    prices: PriceFile = None,
+    dry_run: DryRun = False,
+    out: Out = Path("results"),
+    data_dir: DataDir = None,
+    cache_dir: CacheDir = None,
+    fresh: Fresh = False,
+    config: ConfigFile = None,
+    as_json: Json = False,
+    unsafe_local: Unsafe = False,
+) -> None:
+    """Let a method search or train, on the list `search`. The same command again goes on.
+
+    `eval` with the same settings uses what was found; without it, it searches first.
+    """
+    from harness import api
+    from harness.display import Display
+
+    knobs = settings.pairs(knob or [], "-A")
+    if limit is not None:
+        knobs["search_problems"] = str(limit)
+    asked = api.Config(
+        method=method,
+        benchmark=benchmark,
+        worker=worker or api.DEFAULT_MODEL,
+        meta=meta,
+        roles=settings.pairs(role or [], "--role"),
+        base_url=base_url,
+        base_urls=settings.pairs(role_url or [], "--role-url"),
+        knobs=knobs,
+        protocol=protocol,
+        level=level,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        sampling=settings.sampling(sampling or []),
+        seed=seed,
+        cache=cache,
+        prices=prices,
+        max_connections=max_connections,
+        jobs=jobs,
+        budget_usd=budget_usd,
+        budget_tokens=budget_tokens,
+        budget_minutes=budget_minutes,
+        data=_sources(data_dir, cache_dir),
+        out=out,
+        fresh=fresh,
+        unsafe_local=unsafe_local,
+    )
+    display = Display(sys.stderr)
+    folder = _cache(cache_dir)
+    plan = api.prepare(asked, endpoints=_endpoints(), cache_dir=folder, planning=dry_run)
+    if plan.fitting is None:
+        raise UsageError(f"{method} has nothing to search or train first with these knobs")
+    display.fit_plan(plan)
+    if dry_run:
+        if as_json:
+            _print(plan.as_dict())
+        return
+    for name in api.absent_weights(plan):
+        _pull(name, folder, None)
+    found = _run(api.fit(plan, warn=display.say, searching=display.searching))
+    display.fitted(found)
+    if as_json:
+        _print(found.as_dict())
+
+
+@app.command("run-workflow", cls=Command)
+def run_workflow(
+    file: Annotated[Path, typer.Argument(help="Python file with class Workflow.")],
+    problem: Annotated[str, typer.Option("--problem", help="Its id, as in --problems of `eval`.")],
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="Python file with the constants it uses.")
+    ] = None,
+    benchmark: BenchmarkName = "humaneval",
+    worker: Worker = None,
+    role: Roles = None,
+    base_url: BaseUrl = None,
+    role_url: RoleUrls = None,
+    protocol: ProtocolName = None,
+    level: LevelName = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    sampling: SamplingOf = None,
+    seed: Seed = 0,
+    cache: CacheMode = "on",
+    prices: PriceFile = None,
+    data_dir: DataDir = None,
+    cache_dir: CacheDir = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+    unsafe_local: Unsafe = False,
+) -> None:
+    """Run one workflow file on one problem: answer, verdict, calls, cost. Keeps no run."""
+    from harness import api
+    from harness.display import Display
+
+    display = Display(sys.stderr)
+    asked = api.Config(
+        benchmark=benchmark,
+        worker=worker or api.DEFAULT_MODEL,
+        roles=settings.pairs(role or [], "--role"),
+        base_url=base_url,
+        base_urls=settings.pairs(role_url or [], "--role-url"),
+        protocol=protocol,
+        level=level,
+        problems=[problem],
+        temperature=temperature,
+        max_tokens=max_tokens,
+        sampling=settings.sampling(sampling or []),
+        seed=seed,
+        cache=cache,
+        prices=prices,
+        data=_sources(data_dir, cache_dir),
+        unsafe_local=unsafe_local,
+    )
+    folder = _cache(cache_dir)
+    work = api.run_workflow(
+        file,
+        asked,
+        prompts=prompts,
+        endpoints=_endpoints(),
+        cache_dir=folder,
+        warn=display.say,
+        fetch=lambda name: _pull(name, folder, None),
+    )
+    found = _run(work)
+    if as_json:
+        _print(found.as_dict())
+    else:
+        print("\n".join(found.lines()))
+    raise typer.Exit(0 if found.run is not None and found.run.error is None else 1)
 
 
 @app.command(cls=Command)
@@ -719,19 +913,18 @@ def _list_models(cache_dir: Path | None) -> None:
 @app.command("list", cls=Command)
 def list_things(
     what: Annotated[str, typer.Argument(help="methods, benchmarks, models, suites or runs")],
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Methods: every knob beside the paper's value.")
+    ] = False,
     out: Out = Path("results"),
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
 ) -> None:
     """List methods (with their knobs), benchmarks, models, suites or runs."""
     if what == "methods":
-        import baselines
+        from harness.catalogue import methods
 
-        for name in baselines.REGISTRY:
-            method = baselines.load(name)
-            knobs = " ".join(f"{n}={v}" for n, v in baselines.knobs(method, {}).items())
-            print(f"{name:14} {method.summary}")
-            print(f"{'':14} roles: {', '.join(method.roles)}; knobs: {knobs or 'none'}")
+        print("\n".join(methods(verbose=verbose)))
     elif what == "benchmarks":
         _list_benchmarks(_sources(data_dir, cache_dir))
     elif what == "models":
@@ -940,6 +1133,9 @@ def show(
     sample: Annotated[
         int | None, typer.Option("--sample", help="One draw of it; all by default.")
     ] = None,
+    workflow: Annotated[
+        bool, typer.Option("--workflow", help="Draw each round's workflow as a graph.")
+    ] = False,
     full: Annotated[bool, typer.Option("--full", help="Do not shorten texts.")] = False,
     out: Out = Path("results"),
 ) -> None:
@@ -947,7 +1143,7 @@ def show(
     from harness.show import show_run
 
     out, run = _named(out, run)
-    show_run(out, run, problem=problem, sample=sample, full=full)
+    show_run(out, run, problem=problem, sample=sample, full=full, workflow=workflow)
 
 
 @app.command(cls=Command)

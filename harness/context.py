@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import time
 from collections import Counter
@@ -31,6 +32,7 @@ from harness.errors import (
     ModelUnavailable,
     RateLimited,
     RequestRejected,
+    UsageError,
 )
 from harness.grade import Report
 from harness.journal import Journal, canonical, digest
@@ -42,19 +44,24 @@ from harness.sandbox import Sandbox
 from harness.types import (
     About,
     Completion,
+    Contract,
     Feedback,
     Level,
     Message,
     Operator,
     Problem,
     Sampling,
+    Spent,
     WorkflowLimits,
     WorkflowRun,
 )
-from harness.workflow import execute
+from harness.workflow import NODE, execute
 
 ATTEMPTS = 5  # requests for one call before its sample is given up
 LIMITED_ATTEMPTS = 60  # the same for 429, after which all requests wait until the pacer lets one go
+
+
+TOLD = (Level.L1, Level.L3)  # levels that may see what a feedback test says
 
 
 class _Cancelled(ModelError):
@@ -98,6 +105,11 @@ class Totals:
         self.prompt_tokens = self.completion_tokens = None
         if cost_usd != 0:
             self.cost_usd = self.fresh_cost_usd = None
+
+    @property
+    def spent(self) -> Spent:
+        tokens = unknown_sum((self.prompt_tokens, self.completion_tokens))
+        return Spent(self.calls, tokens, self.fresh_cost_usd)
 
 
 @dataclass(frozen=True)
@@ -181,6 +193,11 @@ class Paid:
     latency_s: float
 
 
+def _view(result_key: str, about: str | None) -> str:
+    """What tells a sample's own calls from those at another problem."""
+    return result_key if about is None else f"{result_key}@{about}"
+
+
 class Recorded:
     """Replies that earlier processes of this run journaled, by sample, request and occurrence."""
 
@@ -203,7 +220,8 @@ class Recorded:
                     record["finish"],
                     record.get("served_by"),
                 )
-                key = record["result_key"], record["request_sha"], record.get("occurrence", 0)
+                sample = _view(record["result_key"], record.get("about"))
+                key = sample, record["request_sha"], record.get("occurrence", 0)
                 cached = bool(record.get("cached"))
                 fresh = record["fresh_cost_usd"] if cached else record["cost_usd"]
                 self._replies[key] = Paid(
@@ -213,6 +231,16 @@ class Recorded:
     def take(self, result_key: str, request_sha: str, occurrence: int) -> Paid | None:
         """The reply to the n-th equal request of this sample, if one was recorded."""
         return self._replies.pop((result_key, request_sha, occurrence), None)
+
+
+class Aids:
+    """The small models beside the worker, for methods that rank or embed; none are here."""
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        raise UsageError("sentence embeddings are not set up here")
+
+    async def compare(self, source: str, candidates: Sequence[str]) -> list[list[float]]:
+        raise UsageError("PairRM is not set up here")
 
 
 @dataclass
@@ -235,6 +263,11 @@ class SampleContext:
     feedback_tests: Sequence[str]  # each as text; only a level that may see it gets it
     run_tests: Callable[[str], Awaitable[Report]]  # runs them on a program
     workflow_limits: WorkflowLimits = field(default_factory=WorkflowLimits)
+    artifact: Mapping[str, Any] | None = None
+    node_roles: Sequence[str] = ("worker",)  # whose models a workflow's node may ask for
+    aids: Aids = field(default_factory=Aids)
+    seat: Callable[[SampleContext], SampleContext] | None = None  # makes the peer's view
+    owner: SampleContext | None = None  # whose view this is, at another problem
     round: int | None = None
     totals: Totals = field(default_factory=Totals)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
@@ -244,9 +277,11 @@ class SampleContext:
         self.rng = random.Random(int(digest(identity)[:16], 16))
         self._asked: Counter[str] = Counter()
         self._feedback: dict[str, Feedback] = {}
-        self._call_no = 0
-        self._asking: set[asyncio.Task[Any]] = set()
         self._finished = False
+        self.programs: list[tuple[int, str]] = []  # (round, program) as the method noted them
+        # a view at another problem is a part of the same sample
+        self._numbers: Iterator[int] = self.owner._numbers if self.owner else itertools.count(1)
+        self._asking: set[asyncio.Task[Any]] = self.owner._asking if self.owner else set()
 
     async def finish(self, *, wait: bool = False) -> None:
         """Take no further call; cancel what the method left in flight, or `wait` for it.
@@ -260,9 +295,29 @@ class SampleContext:
                 task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
+    def at(
+        self,
+        problem: Problem,
+        feedback_tests: Sequence[str],
+        run_tests: Callable[[str], Awaitable[Report]],
+    ) -> SampleContext:
+        """This sample's view of another problem: its calls and records are this sample's.
+
+        What it asks is what a sample of that problem asks, so kept replies serve both.
+        """
+        return replace(
+            self,
+            problem=problem,
+            feedback_tests=feedback_tests,
+            run_tests=run_tests,
+            seat=None,
+            owner=self,
+        )
+
     def _key(self) -> dict[str, Any]:
-        problem_id = self.problem.problem_id
-        return {"result_key": self.result_key, "problem_id": problem_id, "sample": self.sample}
+        of = (self.owner or self).problem.problem_id
+        key = {"result_key": self.result_key, "problem_id": of, "sample": self.sample}
+        return key if self.owner is None else {**key, "about": self.problem.problem_id}
 
     async def ask(
         self, messages: str | Sequence[Message], role: str = "worker", **sampling: Any
@@ -272,7 +327,7 @@ class SampleContext:
         Raises ModelRefused (ends the run), RequestRejected or ModelUnavailable (end this sample),
         BudgetReached.
         """
-        if self._finished:
+        if (self.owner or self)._finished:
             raise RuntimeError(f"{self.problem.problem_id}: a call after its sample was finished")
         task = asyncio.current_task()
         assert task is not None
@@ -298,9 +353,9 @@ class SampleContext:
         self._asked[text] += 1
         seed = self._draw(canonical(question), occurrence) if settings.temperature > 0 else None
         request_sha = digest(text)
-        self._call_no += 1
-        call_no = self._call_no
-        paid = self.recorded.take(self.result_key, request_sha, occurrence)
+        call_no = next(self._numbers)
+        view = _view(self.result_key, self._key().get("about"))
+        paid = self.recorded.take(view, request_sha, occurrence)
         if paid is not None:
             if paid.completion.model:
                 gate.served_by.add(paid.completion.model)
@@ -326,6 +381,7 @@ class SampleContext:
                 "temperature": settings.temperature,
                 "seed": seed,
                 "max_tokens": settings.max_tokens,
+                **NODE.get(),
             },
         )
         if not gate.model.cacheable:
@@ -423,6 +479,35 @@ class SampleContext:
             self.budget.spend(completion, price.paid_usd)
         return kept
 
+    @property
+    def test_cases(self) -> tuple[str, ...]:
+        """The text of each feedback test, where the level may see it."""
+        return tuple(self.feedback_tests) if self.level in TOLD else ()
+
+    @property
+    def spent(self) -> Spent:
+        """What this sample has used so far."""
+        return self.totals.spent
+
+    @property
+    def nodes(self) -> Mapping[str, str]:
+        """The models that a workflow's node may ask for, by role."""
+        return {role: self.gates[role].model.name for role in self.node_roles}
+
+    def peer(self) -> SampleContext:
+        """This sample's view of another problem. Raises UsageError when there is none."""
+        if self.seat is None:
+            raise UsageError("this needs a run of at least two problems")
+        return self.seat(self)
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A sentence embedding of each text. Raises UsageError: not installed."""
+        return await self.aids.embed(texts)
+
+    async def compare(self, source: str, candidates: Sequence[str]) -> list[list[float]]:
+        """PairRM's logits of all ordered pairs. Raises UsageError: no weights."""
+        return await self.aids.compare(source, candidates)
+
     def is_greedy(self, role: str = "worker") -> bool:
         """Whether equal requests to this role get equal answers."""
         return self.sampling[role].temperature == 0 and not self.gates[role].model.samples_always
@@ -471,13 +556,13 @@ class SampleContext:
 
         Raises SandboxError.
         """
-        if not self.feedback_tests:
+        if not self.feedback_tests or self.level is Level.L0:
             return Feedback(None, 0, 0)
         sha = digest(code)
         if sha not in self._feedback:
             report = await self.run_tests(code)
             total = len(self.feedback_tests)
-            told = self.level in (Level.L1, Level.L3)
+            told = self.level in TOLD
             errors = tuple(
                 f"{test}: {verdict} {detail}".rstrip()[:400]
                 for test, (verdict, detail) in zip(
@@ -504,18 +589,24 @@ class SampleContext:
         return feedback
 
     async def run_workflow(
-        self, code: str, prompts: str, *, operators: Mapping[str, Operator]
+        self,
+        code: str,
+        prompts: str,
+        *,
+        operators: Mapping[str, Operator],
+        contract: Contract = "workflow",
+        limits: WorkflowLimits | None = None,
     ) -> WorkflowRun:
         """Run model-written workflow code outside our process; errors come back as data."""
-        tests = self.feedback_tests if self.level in (Level.L1, Level.L3) else ()
         run = await execute(
             self.sandbox,
             self,
             code,
             prompts,
             operators=operators,
-            test_cases=tests,
-            limits=self.workflow_limits,
+            test_cases=self.test_cases,
+            contract=contract,
+            limits=limits or self.workflow_limits,
         )
         self.journal.write(
             "workflow",
@@ -539,4 +630,6 @@ class SampleContext:
         }
         if kind == "round":
             self.totals.rounds += 1
+            if code := (texts or {}).get("code"):
+                self.programs.append((fields["round"], code))
         self.journal.write(kind, **self._key(), **fields, **shas)

@@ -16,9 +16,10 @@ from harness.show import kinds_line, paid_line
 from harness.types import Verdict
 
 if TYPE_CHECKING:
-    from harness.api import Plan, Summary
+    from harness.api import Fitted, Plan, Summary
     from harness.forecast import Seen
     from harness.run import Progress, Row
+    from harness.search import Found
 
 LINE_EVERY_S = 10.0  # without a terminal, a line at most this often
 LINE_WIDTH = 120  # and tables of this width
@@ -66,6 +67,7 @@ class Display:
             self.say(f"  {note}")
         if plan.greedy and plan.knobs.get("evals", 1) > 1:
             self.say("  the worker is greedy, so evaluations of one workflow are one: it runs once")
+        self._search(plan)
         found = forecast(plan, past=past)
         self.say(f"  this run: {words(found)}")
         if limits := _limits(plan):
@@ -78,6 +80,60 @@ class Display:
             self.say(f"  all {plan.everything} problems: {words(every)}")
             self.say(f"  {difference(every)}")
             self.say(f"  to start that: {plan.full_command()}")
+
+    def _search(self, plan: Plan) -> None:
+        """What the method searches or trains on first, or where what it found comes from."""
+        if plan.artifact is not None:
+            spent = plan.artifact.spent
+            where = plan.artifact.run or plan.artifact.file
+            took = f"{count(spent.get('calls'))} calls, {dollars(spent.get('fresh_cost_usd'))}"
+            self.say(
+                f"  uses what {where} found on {len(plan.artifact.problems)} problems ({took})"
+            )
+        elif plan.unfitted is not None:
+            problems = len(plan.unfitted.items)
+            self.say(f"  searches first, on {problems} problems: {words(forecast(plan.unfitted))}")
+
+    def fit_plan(self, plan: Plan) -> None:
+        """The first lines of a fit."""
+        roles = ", ".join(f"{role} {model.name}" for role, model in plan.models.items())
+        knobs = plan.method.given_to(plan.method.fit, plan.knobs)
+        self.say(f"{plan.method.name} fit on {plan.benchmark.name}: {roles}")
+        self.say(f"  knobs: {' '.join(f'{name}={value}' for name, value in knobs.items())}")
+        for note in plan.notes:
+            self.say(f"  {note}")
+        self._search(plan)
+        if limits := _limits(plan):
+            self.say(f"  it stops at {limits}")
+
+    def fitted(self, fitted: Fitted) -> None:
+        """What a fit came to, and where to look next."""
+        found = fitted.artifact
+        spent, score_ = found.spent, found.content.get("score")
+        said = "" if score_ is None else f", {percent(score_)}% of them solved"
+        self.say(
+            f"{found.method} searched on {len(found.problems)} problems{said}: "
+            f"{spent['calls']:,} calls, {count(spent['tokens'])} tokens, "
+            f"{dollars(spent['fresh_cost_usd'])}, {duration(spent['wall_s'])}"
+        )
+        if found.simulated:
+            self.say("simulated: it says nothing about a model")
+        out = fitted.plan.config.out
+        option = "" if str(out) == "results" else f" --out {out}"
+        self.say(f"artifact {fitted.path}")
+        self.say(f"  python -m harness show {found.run}{option}")
+        self.say(f"  to evaluate it: the same flags with eval, or --artifact {found.run}")
+
+    def searching(self, found: Found) -> None:
+        """Called for every trial of a search."""
+        if time.monotonic() - self._last < LINE_EVERY_S:
+            return
+        self._last = time.monotonic()
+        spent, share = found.spent, found.passed / max(found.trials, 1)
+        self.say(
+            f"search: {found.trials:,} trials, {percent(share, 0)}% passed, {spent.calls:,} calls, "
+            f"{count(spent.tokens)} tokens, {dollars(spent.usd)}, {duration(found.elapsed_s)}"
+        )
 
     def __enter__(self) -> Display:
         if self.console.is_terminal:
@@ -163,7 +219,7 @@ class Display:
         if summary.plan.first_look:
             self.say("a first look at chosen problems: the board ranks no such run")
         self.say("verdicts: " + ", ".join(f"{k} {n}" for k, n in sorted(verdicts.items())))
-        if summary.plan.config.protocol != "none":
+        if summary.plan.protocol != "none":
             fresh = progress.overlap_free()
             self.say(f"on hidden tests that no feedback test repeats: {score(fresh)}")
         base, plus = progress.part("base"), progress.part("plus")

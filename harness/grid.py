@@ -38,7 +38,7 @@ from harness.errors import UsageError
 SHIPPED = Path(__file__).parent / "suites"
 
 _TEXT = ("benchmark", "method", "worker", "meta", "base-url", "list", "protocol", "limit",
-         "problems", "reasoning-effort", "cache", "prices", "out")  # fmt: skip
+         "problems", "reasoning-effort", "cache", "prices", "out", "level", "artifact")  # fmt: skip
 _WHOLE = ("n-samples", "max-tokens", "seed", "max-connections", "jobs")
 _NUMBER = ("temperature", "top-p")
 _TABLE = ("knobs", "role", "sampling", "base-urls")
@@ -141,7 +141,7 @@ class Suite:
             ("protocol", config.protocol, tuple(benchmarks.PROTOCOL_LEVELS)),
             ("cache", config.cache, api.CACHE_MODES),
         ):
-            if value not in valid:
+            if value is not None and value not in valid:
                 raise UsageError(f"unknown {name} {value!r}: {_advice(value, valid)}")
         return config
 

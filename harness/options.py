@@ -38,7 +38,11 @@ class Config:
     base_urls: Mapping[str, str] = field(default_factory=dict)  # by role, before `base_url`
     knobs: Mapping[str, Any] = field(default_factory=dict)
     list: str = "full"
-    protocol: str = "public"
+    protocol: str | None = None  # none, public, split, aflow; the preset's, else public
+    level: str | None = (
+        None  # the most that the method may do; None: what it and the protocol allow
+    )
+    artifact: str | None = None  # a fit's run, or its file; None: that of the very same settings
     limit: str | None = None  # "20", "10-30" or "0.1"
     problems: Sequence[str] | None = None
     n_samples: int = 1
@@ -86,7 +90,9 @@ class Options(TypedDict, total=False):
     base_urls: Mapping[str, str]
     knobs: Mapping[str, Any]
     list: str
-    protocol: str
+    protocol: str | None
+    level: str | None
+    artifact: str | Path | None
     limit: str | float | None
     problems: str | int | Sequence[str | int] | None
     n_samples: int | str
@@ -232,8 +238,9 @@ _MOST = "a number of at least 0"
 _BUDGET = _checked(number, lambda n: math.isfinite(n) and n >= 0, _MOST, f"is {_MOST}")
 _FORMS: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(
-        ("method", "benchmark", "worker", "base_url", "list", "protocol", "run"), _text
+        ("method", "benchmark", "worker", "base_url", "list", "protocol", "level", "run"), _text
     ),
+    "artifact": lambda flag, value: str(_path(flag, value)),
     **dict.fromkeys(("n_samples", "max_connections", "jobs"), _COUNT),
     **dict.fromkeys(("budget_usd", "budget_minutes"), _BUDGET),
     "budget_tokens": _checked(whole, lambda n: n >= 0, "a whole number", f"is {_MOST}"),

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.benchmarks import Item, described
 from harness.budget import Budget, Expectation, unknown_sum
-from harness.context import Recorded, SampleContext, Totals
+from harness.context import Aids, Recorded, SampleContext, Totals
 from harness.errors import BudgetReached, ModelError, ModelRefused, SandboxError
 from harness.grade import Grader, Report
 from harness.journal import Journal, canonical, digest, read_run, whole
@@ -48,13 +48,34 @@ class Job:
     in_flight: int | None  # samples at once; None: as many as the models' connections allow
     price_table: str  # what prices come from, with its version
     workflow_limits: WorkflowLimits = field(default_factory=WorkflowLimits)
+    artifact: Mapping[str, Any] | None = None  # what the method's fit found
+    node_roles: Sequence[str] = ("worker",)
+    aids: Aids = field(default_factory=Aids)
     session: Mapping[str, Any] = field(default_factory=dict)  # facts for the session's record
 
     def result_key(self, item: Item, sample: int) -> str:
         """What makes two samples the same work: config, problem, its feedback tests, draw."""
         tests = described(item.feedback, item.problem.entry_point)
         parts = [self.config_hash, item.problem.problem_id, sample, *tests]
+        if self.method.peers(self.knobs) and (peer := self.peer(item)) is not None:
+            parts.append(peer.problem.problem_id)
         return digest(canonical(parts))[:32]
+
+    def peer(self, item: Item) -> Item | None:
+        """The problem after this one in a seeded cycle through all; None where it is alone."""
+        after = self._cycle[item.problem.problem_id]
+        return None if after is item else after
+
+    @functools.cached_property
+    def _cycle(self) -> dict[str, Item]:
+        def order(item: Item) -> str:
+            return digest(f"{self.seed}/peer/{item.problem.problem_id}")
+
+        ring = sorted(self.items, key=order)
+        return {
+            item.problem.problem_id: after
+            for item, after in zip(ring, [*ring[1:], *ring[:1]], strict=True)
+        }
 
 
 @dataclass
@@ -240,6 +261,10 @@ async def run(
             feedback_tests=described(item.feedback, item.problem.entry_point),
             run_tests=functools.partial(_drill, grader, item),
             workflow_limits=job.workflow_limits,
+            artifact=job.artifact,
+            node_roles=job.node_roles,
+            aids=job.aids,
+            seat=functools.partial(_seat, grader, peer) if (peer := job.peer(item)) else None,
         )
         progress.live[key] = context
         row = None
@@ -338,20 +363,33 @@ async def _drill(grader: Grader, item: Item, code: str) -> Report:
     return await grader.run_tests(item.problem, item.oracle, item.feedback, code)
 
 
+def _seat(grader: Grader, peer: Item, context: SampleContext) -> SampleContext:
+    """A sample's view of the problem that is its peer."""
+    tests = described(peer.feedback, peer.problem.entry_point)
+    return context.at(peer.problem, tests, functools.partial(_drill, grader, peer))
+
+
 async def _sample(job: Job, item: Item, context: SampleContext, grader: Grader) -> Row:
     """The result row of one sample; an error of ours or the provider's is `invalid`."""
     grade_s = 0.0
     code, error_kind, feedback = "", None, None
     fresh: Verdict | None = None
     parts: Mapping[str, Verdict] = {}
+    reruns: list[str] | None = None
     try:
-        solution = await job.method.solve(item.problem, context, **job.knobs)
+        solution = await job.method.solve(
+            item.problem, context, **job.method.given_to(job.method.solve, job.knobs)
+        )
         await context.finish()  # what it left in flight belongs to this sample
         code = solution.code
         graded = time.monotonic()
         report = await grader.grade(item.problem, item.oracle, code)
         grade_s = time.monotonic() - graded
         feedback = await _final_feedback(context, code)
+        if solution.reruns:
+            reports = [await grader.grade(item.problem, item.oracle, c) for c in solution.reruns]
+            reruns = [str(one.verdict) for one in reports]
+        await _look_back(item, context, grader, code, report.verdict)
         verdict, detail = report.verdict, report.detail
         fresh, parts = report.fresh, report.parts
         if isinstance(item.oracle.tests, Cases):  # no program, or no input of the other part
@@ -374,6 +412,7 @@ async def _sample(job: Job, item: Item, context: SampleContext, grader: Grader) 
         "fresh": fresh and str(fresh),
         "base": parts.get("base") and str(parts["base"]),
         "plus": parts.get("plus") and str(parts["plus"]),
+        "reruns": reruns,
         "solution_sha": context.journal.artifact(code) if code else None,
         "prompt_tokens": totals.prompt_tokens,
         "completion_tokens": totals.completion_tokens,
@@ -389,6 +428,21 @@ async def _sample(job: Job, item: Item, context: SampleContext, grader: Grader) 
         "feedback_total": feedback[1] if feedback else None,
         "error_kind": error_kind,
     }
+
+
+async def _look_back(
+    item: Item, context: SampleContext, grader: Grader, code: str, verdict: Verdict
+) -> None:
+    """Journal the hidden-test verdict of each round's program, beside its feedback score.
+
+    After the answer is frozen, so it steers nothing.
+    """
+    found = {code: verdict}
+    for number, program in context.programs:
+        if program not in found:
+            report = await grader.grade(item.problem, item.oracle, program)
+            found[program] = report.verdict
+        context.note("hidden", round=number, verdict=str(found[program]), texts={"code": program})
 
 
 async def _final_feedback(context: SampleContext, code: str) -> tuple[int, int] | None:

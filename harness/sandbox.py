@@ -465,7 +465,7 @@ class Sandbox:
 
     def _group(self, guest: str, limits: Limits) -> contextlib.AbstractContextManager[Any]:
         """Control groups for a guest that holds programs; none where they cannot be made."""
-        if guest not in ("zygote", "workflow", "probe"):
+        if guest not in ("zygote", "workflow", "agents", "probe"):
             return contextlib.nullcontext()
         tasks = limits.processes * TASKS_FACTOR
         return lockdown.cgroup(tasks=tasks, memory_mb=2 * limits.memory_mb)  # files, too

@@ -1,8 +1,4 @@
-"""A run in the terminal, read straight from its journal: no database, no browser.
-
-Whatever a model wrote is printed as text: no markup is read in it, and control characters are
-shown as escapes, so that a reply cannot steer the terminal.
-"""
+"""A run in the terminal, read straight from its journal: no database, no browser."""
 
 from __future__ import annotations
 
@@ -19,11 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import StoreError, UsageError
 from harness.forecast import compared, from_dict
-from harness.journal import read_segment, segments
 from harness.metrics import Estimate, count, dollars, duration, pass_at_1, percent
+from harness.page import console_for, line
+from harness.show_rounds import print_rounds
+from harness.show_sample import (
+    print_trajectory,
+    print_workflows,
+    records_of,
+    trajectories,
+)
+from harness.show_search import (
+    artifact_line,
+    attempt_title,
+    bill_of,
+    print_search,
+    search_line,
+    spent_line,
+    trials_of,
+)
 from harness.store import (
     MIXED,
-    Trajectory,
     find_run,
     is_simulated,
     out_option,
@@ -31,19 +42,15 @@ from harness.store import (
     read_run_json,
     session_row,
     standing,
-    trajectory,
-    with_fresh_cost,
     writer_is_gone,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-PIPE_WIDTH = 160  # columns, where there is no terminal
 OTHER_WIDTH = 70  # columns of the table of samples without its detail
 DETAIL_WIDTH = 80  # characters of a verdict's detail in the table of samples
 NAMED = 10  # problems left out for one reason that are named
-SHORT = 1200  # characters of a text that are shown unless all of it is asked for
 
 
 def show_run(
@@ -54,44 +61,88 @@ def show_run(
     *,
     sample: int | None = None,
     full: bool = False,
+    workflow: bool = False,
 ) -> None:
-    """Print a run: its head, its score and its samples, or one `problem`'s trajectories.
+    """Print a run or a search: its head, its score and its samples, or one `problem` of it.
 
     `out` is where to (default: stdout, in colour on a terminal), or takes the text line by line;
     `problem` is an id or what follows its slash, "0" for "HumanEval/0"; `sample` picks one draw of
-    it; `full` prints texts in their whole length. Raises
-    UsageError for an unknown run or problem, StoreError when run.json cannot be read.
+    it; `full` prints texts in their whole length; `workflow` draws the workflows instead of telling
+    the trajectory. Raises UsageError for an unknown run or problem, or where nothing can be drawn,
+    StoreError when run.json cannot be read.
     """
     from rich.console import Console
 
     if callable(out):
-        page = io.StringIO()
-        show_run(results_dir, run_id, Console(file=page), problem, sample=sample, full=full)
-        for line in page.getvalue().splitlines():
-            out(line)
+        buffer = io.StringIO()
+        show_run(
+            results_dir, run_id, Console(file=buffer), problem,
+            sample=sample, full=full, workflow=workflow,
+        )  # fmt: skip
+        for text in buffer.getvalue().splitlines():
+            out(text)
         return
-    console = _console(out)
+    console = console_for(out)
     run_dir = find_run(results_dir, run_id)
     head = read_run_json(run_dir)
+    option = out_option(results_dir)
+    search = head.get("stage") == "fit"
     if problem is None:
-        _print_run(console, run_dir, head, out_option(results_dir))
+        if workflow and not search:
+            run_dir, head = _search_of(run_dir, head)
+        _print_run(console, run_dir, head, option, workflow=workflow, full=full)
         return
-    found = _trajectories(run_dir, _known_problem(run_dir, problem, out_option(results_dir)))
-    chosen = [t for t in found if sample in (None, t.sample)]
+    problem_id = _known_problem(run_dir, problem, option)
+    if search:
+        _print_attempts(console, run_dir, problem_id, full=full)
+        return
+    found = trajectories(run_dir, problem_id, lambda record: record["sample"])
+    found.sort(key=lambda one: one[1].sample)
+    chosen = [one for _, one in found if sample in (None, one.sample)]
     if not chosen:
-        drawn = ", ".join(str(t.sample) for t in found)
+        drawn = ", ".join(str(one.sample) for _, one in found)
         raise UsageError(f"{run_id}: no sample {sample} of {problem}; it has {drawn}")
     for one in chosen:
-        _print_trajectory(console, one, full=full)
+        draw = f", sample {one.sample}" if one.sample else ""
+        title = f"{one.problem_id}{draw} in {one.run_id}"
+        if not workflow:
+            print_trajectory(console, title, one, full=full)
+        elif not print_workflows(console, title, one):
+            raise UsageError(
+                f"{run_dir.name}: {problem} has no workflow of its own to draw; without --problem, "
+                "that of the search behind it is drawn, where there was one"
+            )
+
+
+def _search_of(run_dir: Path, head: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The search that a run rests on. Raises UsageError: there was none, or it is not here."""
+    name = (head.get("artifact") or {}).get("run")
+    if not name:
+        raise UsageError(f"{run_dir.name}: --workflow draws one problem's workflows: add --problem")
+    found = run_dir.parent / str(name)
+    if found.parent != run_dir.parent or not (found / "run.json").is_file():
+        raise UsageError(f"{run_dir.name}: its search, {name}, is not under {run_dir.parent}")
+    return found, read_run_json(found)
+
+
+def _print_attempts(console: Console, run_dir: Path, problem: str, *, full: bool) -> None:
+    """Every attempt of a search at a problem."""
+    trials = {
+        str(trial["result_key"]): trial
+        for trial in trials_of(record for _, record in records_of(run_dir))
+    }
+    for key, one in trajectories(run_dir, problem, lambda record: str(record.get("result_key"))):
+        one.notes = [note for note in one.notes if note["kind"] != "trial"]
+        print_trajectory(console, attempt_title((problem, key), trials), one, full=full)
 
 
 def list_runs(results_dir: Path, out: Console | None = None) -> None:
     """Print a line for every run: name, state, what is left, protocol, score. Oldest first."""
-    console = _console(out)
+    console = console_for(out)
     runs = results_dir / "runs"
     found = [p for p in runs.iterdir() if (p / "run.json").is_file()] if runs.is_dir() else []
     if not found:
-        _line(console, f"no runs under {runs}; `python -m harness eval` makes one")
+        line(console, f"no runs under {runs}; `python -m harness eval` makes one")
     heads, unreadable = {}, []
     for run_dir in sorted(found):
         try:
@@ -100,29 +151,23 @@ def list_runs(results_dir: Path, out: Console | None = None) -> None:
             unreadable.append(str(error))
     for run_dir, head in sorted(heads.items(), key=lambda item: item[1].get("started_at") or 0):
         rows, state = _state(run_dir, head)
+        if head.get("stage") == "fit":
+            told = search_line([record for _, record in records_of(run_dir)])
+            line(console, f"{run_dir.name}  {state['status']}  search: {told}")
+            continue
         asked = state["samples_asked"]
         done = f"{len(rows)}/{asked if asked is not None else '?'}"
         done += f", {state['samples_left']} left" if state["samples_left"] else ""
         score = score_line(_estimate(rows), *_remarks({**head, **state}))
         under = f"{head.get('protocol') or 'unknown'} {head.get('level') or 'unknown'}"
-        _line(console, f"{run_dir.name}  {state['status']} {done}  {under}  {score}")
-    for line in unreadable:
-        _line(console, line)
-
-
-def _console(out: Console | None) -> Console:
-    """Where to print; lines of a file or pipe are as long as a table needs."""
-    from rich.console import Console
-
-    console = out or Console()
-    if out is None and not console.is_terminal:
-        console.width = PIPE_WIDTH
-    return console
+        line(console, f"{run_dir.name}  {state['status']} {done}  {under}  {score}")
+    for said in unreadable:
+        line(console, said)
 
 
 def _known_problem(run_dir: Path, problem: str, out: str) -> str:
     """The id of a problem that the run has a record of. Raises UsageError, naming near ones."""
-    ids = {str(r["problem_id"]) for _, r in _records(run_dir) if r.get("problem_id") is not None}
+    ids = {str(r["problem_id"]) for _, r in records_of(run_dir) if r.get("problem_id") is not None}
     known = sorted(ids, key=lambda name: _natural(name, 0))
     short = {name.rpartition("/")[2]: name for name in known}
     if problem in known or problem in short:
@@ -135,64 +180,54 @@ def _known_problem(run_dir: Path, problem: str, out: str) -> str:
     )
 
 
-def _records(run_dir: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for path in segments(run_dir):
-        for _, _, record in read_segment(path):
-            if record is not None:
-                yield int(path.stem), with_fresh_cost(record)
-
-
-def _trajectories(run_dir: Path, problem: str) -> list[Trajectory]:
-    """Every sample of a problem with its texts: one pass for the records, one for the texts."""
-    by_sample: dict[int, list[tuple[int, dict[str, Any]]]] = {}
-    for segment, record in _records(run_dir):
-        if record.get("problem_id") == problem and isinstance(record.get("sample"), int):
-            by_sample.setdefault(record["sample"], []).append((segment, record))
-    found = [
-        trajectory(run_dir.name, problem, sample, records)
-        for sample, records in sorted(by_sample.items())
-    ]
-    wanted = {sha for one in found for sha in one.digests()}
-    texts = {
-        record["sha256"]: record["text"]
-        for _, record in _records(run_dir)
-        if record["kind"] == "artifact" and record.get("sha256") in wanted
-    }
-    for one in found:
-        one.texts = texts
-    return found
-
-
-def _print_run(console: Console, run_dir: Path, head: dict[str, Any], out: str) -> None:
+def _print_run(
+    console: Console,
+    run_dir: Path,
+    told: dict[str, Any],
+    out: str,
+    *,
+    workflow: bool = False,
+    full: bool = False,
+) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    rows, state = _state(run_dir, head)
-    head, asked = {**head, **state}, state["samples_asked"]
-    _line(console, str(head.get("run_id")), style="bold")
+    rows, state = _state(run_dir, told)
+    head, asked = {**told, **state}, state["samples_asked"]
+    line(console, str(head.get("run_id")), style="bold")
     for name, value in _words(head):
-        _line(console, f"  {name:<10} {value}")
+        line(console, f"  {name:<10} {value}")
+    if head.get("stage") == "fit":
+        line(console, f"  {'status':<10} {state['status']}, after {duration(state['session_s'])}")
+        line(console, "")
+        records = [record for _, record in records_of(run_dir)]
+        bill = bill_of(records)
+        paid = paid_line(bill.cost_usd, bill.fresh_cost_usd, bill.cached_calls, bill.calls)
+        spent = [spent_line(bill.calls, bill.tokens, bill.fresh_cost_usd)]
+        spent += [paid] if paid else []
+        print_search(console, run_dir, records, spent, out, workflow=workflow, full=full)
+        return
     done = f"{len(rows)} of {asked} samples" if asked is not None else f"{len(rows)} samples"
     if left := state["samples_left"]:
         done += f", {left} left"
-    _line(console, f"  {'status':<10} {state['status']}, {done}")
+    line(console, f"  {'status':<10} {state['status']}, {done}")
     if left and state["status"] != "running":
-        _line(console, f"  {'go on':<10} python -m harness resume {run_dir.name}{out}")
-    _line(console, "")
-    _line(console, score_line(_estimate(rows), *_remarks(head)))
-    for line in _part_lines(rows):
-        _line(console, line)
+        line(console, f"  {'go on':<10} python -m harness resume {run_dir.name}{out}")
+    line(console, "")
+    line(console, score_line(_estimate(rows), *_remarks(head)))
+    for said in _part_lines(rows):
+        line(console, said)
     counted = Counter(str(row.get("verdict")) for row in rows)
     if counted:
-        _line(console, "verdicts: " + ", ".join(f"{n} {v}" for v, n in counted.most_common()))
+        line(console, "verdicts: " + ", ".join(f"{n} {v}" for v, n in counted.most_common()))
     kinds = Counter(str(row.get("error_kind") or "unknown") for row in rows
                     if row.get("verdict") == "invalid")  # fmt: skip
     if kinds:
-        _line(console, f"errors: {kinds_line(kinds)}")
-    for line in _spent_lines(rows, state):
-        _line(console, line)
-    _line(console, "")
+        line(console, f"errors: {kinds_line(kinds)}")
+    for said in _spent_lines(rows, state):
+        line(console, said)
+    line(console, "")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     widest = min(DETAIL_WIDTH, max(console.width - OTHER_WIDTH, 8))
     for name in ("problem", "verdict", "calls", "tokens", "cost", "time"):
@@ -208,45 +243,10 @@ def _print_run(console: Console, run_dir: Path, head: dict[str, Any], out: str) 
         table.add_row(*(Text(plain(cell)) for cell in cells))
     if rows:
         console.print(table)
-    _print_rounds(console, run_dir)
+    print_rounds(console, run_dir, told)
     if rows:
-        _line(console, f"One problem in full: python -m harness show {run_dir.name} "
+        line(console, f"One problem in full: python -m harness show {run_dir.name} "
                        f"--problem {rows[0].get('problem_id')}{out}")  # fmt: skip
-
-
-def _print_rounds(console: Console, run_dir: Path) -> None:
-    """For methods that work in rounds: what became of the workflows of each round."""
-    from rich import box
-    from rich.table import Table
-
-    last: dict[tuple[str, int], dict[str, Any]] = {}
-    for _, record in _records(run_dir):
-        if record["kind"] == "round" and isinstance(record.get("round"), int):
-            last[str(record.get("result_key")), record["round"]] = record
-    if not last:
-        return
-    best: dict[str, float] = {}  # by sample: the best feedback score up to the round
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="rounds", title_justify="left")
-    names = ("round", "workflows", "ran", "other than template", "feedback", "best so far")
-    for name in names:
-        table.add_column(name, justify="right")
-    for number in sorted({number for _, number in last}):
-        of_round = {key: r for (key, n), r in last.items() if n == number}
-        scores = {k: r["score"] for k, r in of_round.items() if r.get("score") is not None}
-        for key, score in scores.items():
-            best[key] = max(best.get(key, 0.0), score)
-        ran = sum(r.get("error") is None for r in of_round.values())
-        other = sum(
-            r.get("error") is None and not r.get("same_as_template") for r in of_round.values()
-        )
-        share = len(of_round)
-        cells = [str(number), str(share), f"{percent(ran / share, 0)} %"]
-        cells.append(f"{percent(other / share, 0)} %")
-        for values in (scores, best):
-            mean = sum(values.values()) / len(values) if values else None
-            cells.append("no test" if mean is None else f"{percent(mean)} %")
-        table.add_row(*cells)
-    console.print(table)
 
 
 def _state(run_dir: Path, head: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -255,7 +255,7 @@ def _state(run_dir: Path, head: dict[str, Any]) -> tuple[list[dict[str, Any]], d
     sessions: list[dict[str, Any]] = []
     told: Any = None  # the last forecast
     wall_s, began = 0.0, None
-    for segment, record in _records(run_dir):
+    for segment, record in records_of(run_dir):
         if record["kind"] == "result":
             last[str(record.get("result_key"))] = segment, record
         elif record["kind"] == "session":
@@ -341,21 +341,14 @@ def _spent_lines(rows: list[dict[str, Any]], state: Mapping[str, Any]) -> Iterat
     both = total("prompt_tokens"), total("completion_tokens")
     tokens = None if None in both else sum(both)
     calls, fresh = total("calls"), total("fresh_cost_usd")
-    yield f"took {count(calls)} calls, {count(tokens)} tokens, {dollars(fresh)}"
-    if line := paid_line(total("cost_usd"), fresh, total("cached_calls") or 0, calls or 0):
-        yield line
+    yield spent_line(calls, tokens, fresh)
+    if said := paid_line(total("cost_usd"), fresh, total("cached_calls") or 0, calls or 0):
+        yield said
     if state["forecast"] is None or state["status"] != "complete" or calls is None:
         return
     with suppress(ValueError):  # of a newer harness
         told = from_dict(state["forecast"])
         yield compared(told, calls=calls, tokens=tokens, usd=fresh, wall_s=state["session_s"])
-
-
-def verdict_line(result: Mapping[str, Any]) -> str:
-    """A sample's verdict, and beside it those on parts of the tests, where there are any."""
-    names = {"base": "base", "plus": "plus", "fresh": "overlap-free"}
-    parts = [f"{words} {result[n]}" for n, words in names.items() if result.get(n) is not None]
-    return str(result.get("verdict")) + (f" ({', '.join(parts)})" if parts else "")
 
 
 def _part_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -393,6 +386,8 @@ def _words(head: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "benchmark", ", ".join(str(x) for x in parts if x)
     knobs = ", ".join(f"{k}={v}" for k, v in (head.get("knobs") or {}).items())
     yield "method", f"{head.get('method')}" + (f" ({knobs})" if knobs else "")
+    if artifact := head.get("artifact"):
+        yield "search", artifact_line(artifact)
     for role, made in (head.get("roles") or {}).items():
         sampling = ", ".join(f"{k} {v}" for k, v in (made.get("sampling") or {}).items()
                              if v is not None)  # fmt: skip
@@ -434,124 +429,3 @@ def _draw(row: Mapping[str, Any]) -> int:
 def _natural(problem_id: str, sample: int) -> tuple[str, int, int]:
     stem = problem_id.rstrip("0123456789")
     return stem, int(problem_id[len(stem) :] or 0), sample
-
-
-def _print_trajectory(console: Console, found: Trajectory, *, full: bool) -> None:
-    console.rule(style="dim")
-    draw = f", sample {found.sample}" if found.sample else ""
-    _line(console, f"{found.problem_id}{draw} in {found.run_id}", style="bold")
-    if found.earlier:
-        _line(console, "(an earlier, unfinished try is left out, but for its calls)")
-    for number in found.round_numbers():
-        part = found.of_round(number)
-        if number is not None:
-            _line(console, "")
-            _line(console, round_line(number, part), style="bold cyan")
-        for one in part.rounds:
-            _text(console, "modification", one.get("modification"), full=full)
-            _text(console, "error", one.get("error"), full=full)
-            _text(console, "workflow", found.text(one.get("workflow_sha")), full=True)
-        for call in part.calls:
-            _print_call(console, found, call, full=full)
-        for run in part.workflows:
-            _line(console, f"  {workflow_line(run)}")
-            _text(console, "error", run.get("error"), full=full)
-        for told in part.feedback:
-            line = f"{told.get('passed')} of {told.get('total')} passed, {told.get('verdict')}"
-            _line(console, f"  feedback: {line}")
-            _text(console, "errors", "\n".join(told.get("errors") or []), full=full)
-        for note in part.notes:
-            said = {k: v for k, v in note.items() if k not in HIDDEN}
-            _line(console, f"  {note['kind']}: {json.dumps(said, ensure_ascii=False)}")
-    _line(console, "")
-    if found.result is None:
-        _line(console, "no verdict yet", style="bold")
-        return
-    _text(console, "solution", found.text(found.result.get("solution_sha")), full=True)
-    style = "bold green" if found.result.get("verdict") == "passed" else "bold red"
-    _line(console, f"verdict: {verdict_line(found.result)}", style=style)
-    _text(console, "detail", found.result.get("detail"), full=full)
-
-
-HIDDEN = {"kind", "at", "run_no", "segment", "logged_at", "result_key", "problem_id", "sample",
-          "round"}  # fmt: skip
-
-
-def round_line(number: int, part: Trajectory) -> str:
-    """A round's number, parent and feedback score as one line, without any text of a model."""
-    line = f"round {number}"
-    for one in part.rounds:
-        if one.get("parent") is not None:
-            line += f" · from round {one['parent']}"
-        line += f" · score {percent(one['score'], 0)} %" if one.get("score") is not None else ""
-        line += " · no feedback test" if one.get("score") is None and not one.get("error") else ""
-        line += " · failed" if one.get("error") else ""
-    return line
-
-
-def workflow_line(run: Mapping[str, Any]) -> str:
-    """What one execution of a workflow called, as one line."""
-    calls, operators = run.get("calls"), ", ".join(run.get("operators") or []) or "none"
-    unit = "model call" if calls == 1 else "model calls"
-    return f"workflow executed: {count(calls)} {unit}; operators: {operators}"
-
-
-def call_line(call: Mapping[str, Any]) -> str:
-    """A call's number, role, model, tokens, time, fresh price and how it ended, as one line."""
-    again = f", attempt {call['attempt']}" if (call.get("attempt") or 1) > 1 else ""
-    cancelled = call.get("error_kind") == "cancelled"
-    ended = " · cancelled" if cancelled else " · failed" if call.get("error") else ""
-    tokens = f"{count(call.get('prompt_tokens'))} + {count(call.get('completion_tokens'))} tokens"
-    kept = " · from the cache" if call.get("cached") else ""
-    price = dollars(call.get("fresh_cost_usd", call.get("cost_usd")))
-    return (
-        f"call {call.get('call_no')}{again} · {call.get('role')} · {call.get('model')} · {tokens}"
-        f" · {duration(call.get('latency_s'))} · {price}{kept}{ended}"
-    )
-
-
-def request_text(request: str | None) -> str | None:
-    """The messages of a recorded request, one under the other; the text itself if it holds none."""
-    try:
-        found = json.loads(request or "null")
-    except ValueError:
-        return request
-    messages = found.get("messages") if isinstance(found, dict) else found
-    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        return request
-    return "\n\n".join(f"[{m.get('role')}]\n{m.get('content')}" for m in messages)
-
-
-def _print_call(console: Console, found: Trajectory, call: dict[str, Any], *, full: bool) -> None:
-    _line(console, f"  {call_line(call)}", style="bold")
-    prompt = request_text(found.text(call.get("request_sha")))
-    _text(console, "prompt", prompt, full=full, tail=True)
-    _text(console, "reply", found.text(call.get("response_sha")), full=full)
-    if call.get("error"):
-        _text(console, "error", f"{call.get('error_kind')}: {call['error']}", full=full)
-    if call.get("finish") not in (None, "stop"):
-        _line(console, f"    stopped by: {call['finish']}")
-
-
-def _text(
-    console: Console, title: str, text: str | None, *, full: bool, tail: bool = False
-) -> None:
-    """A titled, indented block; shortened to its head, or its tail, with the loss counted."""
-    if not text:
-        return
-    lost = 0 if full else max(0, len(text) - SHORT)
-    if lost:
-        text = text[lost:] if tail else text[:-lost]
-    _line(console, f"    {title}" + (f" (last {SHORT} characters)" if lost and tail else ""),
-          style="dim")  # fmt: skip
-    for line in text.rstrip("\n").split("\n"):
-        _line(console, f"      {line}")
-    if lost:
-        more = "before this" if tail else "more"
-        _line(console, f"      … {lost} characters {more}; --full shows all", style="dim")
-
-
-def _line(console: Console, text: str, style: str = "") -> None:
-    from rich.text import Text
-
-    console.print(Text(plain(text), style=style), soft_wrap=True)

@@ -37,8 +37,9 @@ from harness.journal import canonical, digest, read_segment, segments, write_ato
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 REBUILD = "python -m harness rebuild"
+VERDICTS = ("result", "hidden")  # kinds that say how something was graded, not how it was made
 UNGRADED = (None, "invalid")  # verdicts that are none
 MIXED = "mixed: "  # how a run's sandbox, commit or prices begin when it had several
 DELETED, GONE = ".deleted-", ".gone-"  # how the folders of deleted runs begin
@@ -52,6 +53,8 @@ YEAR_10000 = 253_402_300_800  # unix seconds; no calendar here goes that far
 # Columns that every fact has; `segment` is the number of the journal file that it came from.
 SAMPLE = {"run_no": "INTEGER", "segment": "INTEGER", "logged_at": "DOUBLE", "result_key": "TEXT",
           "problem_id": "TEXT", "sample": "INTEGER"}  # fmt: skip
+# ... and what happened in a round, or at another problem that the sample looked at (`about`)
+STEP = SAMPLE | {"round": "INTEGER", "about": "TEXT"}
 
 # One table per kind of record; JSON marks a value that is kept as JSON text. No key index on
 # facts: it costs more than it saves. Times are unix seconds, costs US dollars, NULL is unknown.
@@ -63,28 +66,41 @@ FACTS: dict[str, dict[str, str]] = {
        "calls": "INTEGER", "rounds": "INTEGER",
        "cached_calls": "INTEGER", "cost_usd": "DOUBLE", "fresh_cost_usd": "DOUBLE",
        "price_table": "TEXT", "wall_s": "DOUBLE", "grade_s": "DOUBLE",
-       "feedback_passed": "INTEGER", "feedback_total": "INTEGER", "error_kind": "TEXT"},
-    "round": SAMPLE
-    | {"round": "INTEGER", "parent": "INTEGER", "modification": "TEXT", "workflow_sha": "TEXT",
+       "feedback_passed": "INTEGER", "feedback_total": "INTEGER", "reruns": "JSON",
+       "error_kind": "TEXT"},
+    "round": STEP
+    | {"parent": "INTEGER", "modification": "TEXT", "workflow_sha": "TEXT",
        "prompts_sha": "TEXT", "reply_sha": "TEXT", "score": "DOUBLE", "scores": "JSON",
+       "same_as_template": "BOOLEAN",
        "error": "TEXT", "error_class": "TEXT", "code_sha": "TEXT"},
-    "feedback": SAMPLE
-    | {"round": "INTEGER", "code_sha": "TEXT", "passed": "INTEGER", "total": "INTEGER",
+    "feedback": STEP
+    | {"code_sha": "TEXT", "passed": "INTEGER", "total": "INTEGER",
        "verdict": "TEXT", "errors": "JSON"},
-    "workflow": SAMPLE
-    | {"round": "INTEGER", "calls": "INTEGER", "operators": "JSON", "answer_sha": "TEXT",
+    "workflow": STEP
+    | {"calls": "INTEGER", "operators": "JSON", "answer_sha": "TEXT",
        "error": "TEXT", "error_class": "TEXT"},
-    "call": SAMPLE
-    | {"call_no": "INTEGER", "attempt": "INTEGER", "round": "INTEGER", "role": "TEXT",
+    "call": STEP
+    | {"call_no": "INTEGER", "attempt": "INTEGER", "role": "TEXT", "operator": "TEXT",
+       "output_format": "TEXT",
        "model": "TEXT", "request_sha": "TEXT", "response_sha": "TEXT", "prompt_tokens": "BIGINT",
        "completion_tokens": "BIGINT", "cached_tokens": "BIGINT", "reasoning_tokens": "BIGINT",
        "temperature": "DOUBLE", "seed": "BIGINT", "max_tokens": "BIGINT", "cached": "BOOLEAN",
        "cost_usd": "DOUBLE", "fresh_cost_usd": "DOUBLE", "latency_s": "DOUBLE",
        "finish": "TEXT", "error": "TEXT", "error_kind": "TEXT"},
+    "hidden": SAMPLE | {"round": "INTEGER", "code_sha": "TEXT", "verdict": "TEXT"},
+    "trial": SAMPLE
+    | {"label": "TEXT", "round": "INTEGER", "passed": "BOOLEAN", "share": "DOUBLE",
+       "detail": "TEXT", "code_sha": "TEXT", "facts": "JSON", "calls": "INTEGER",
+       "tokens": "DOUBLE", "usd": "DOUBLE", "wall_s": "DOUBLE"},
+    "node": SAMPLE
+    | {"round": "INTEGER", "number": "INTEGER", "parent": "INTEGER", "label": "TEXT",
+       "score": "DOUBLE", "low": "DOUBLE", "high": "DOUBLE", "error": "TEXT",
+       "workflow_sha": "TEXT", "prompts_sha": "TEXT", "reply_sha": "TEXT"},
     "note": SAMPLE | {"kind": "TEXT", "fields": "JSON"},  # any other kind that a method notes
 }  # fmt: skip
 TABLE_OF = {"result": "results", "round": "rounds", "feedback": "feedback",
-            "workflow": "workflows", "call": "calls", "note": "notes"}  # fmt: skip
+            "workflow": "workflows", "call": "calls", "hidden": "hidden", "trial": "trials",
+            "node": "nodes", "note": "notes"}  # fmt: skip
 
 RUN_FIELDS = {
     "run_id": "TEXT", "config_hash": "TEXT", "benchmark": "TEXT", "benchmark_digest": "TEXT",
@@ -93,8 +109,10 @@ RUN_FIELDS = {
     "grader_version": "TEXT", "price_table": "TEXT", "kind": "TEXT", "harness_version": "TEXT",
     "commit": "TEXT", "dirty": "BOOLEAN", "command": "TEXT", "started_at": "DOUBLE",
     "first_look": "BOOLEAN", "custom": "BOOLEAN", "needs_environment": "BOOLEAN",
-    "environment": "TEXT", "left_out": "JSON",
+    "environment": "TEXT", "left_out": "JSON", "stage": "TEXT", "artifact": "JSON",
 }  # fmt: skip
+RANKING = ("benchmark", "benchmark_digest", "list", "protocol", "grader_version", "price_table")
+# what two rows must share to be compared; `ranking` adds the environment where one is needed
 SESSION = {
     "event": "TEXT", "status": "TEXT", "problems": "INTEGER", "samples": "INTEGER",
     "resumed": "INTEGER", "limit": "TEXT", "n_samples": "INTEGER", "sandbox": "TEXT",
@@ -163,6 +181,7 @@ class Trajectory:
     workflows: list[dict[str, Any]] = field(default_factory=list)
     feedback: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
+    hidden: list[dict[str, Any]] = field(default_factory=list)  # verdicts on rounds' programs
     texts: dict[str, str] = field(default_factory=dict)
     earlier: int = 0  # records of earlier tries, left out here
 
@@ -186,7 +205,7 @@ class Trajectory:
         return Trajectory(
             self.run_id, self.problem_id, self.sample, self.result, only(self.rounds),
             only(self.calls), only(self.workflows), only(self.feedback), only(self.notes),
-            self.texts, self.earlier,
+            only(self.hidden), self.texts, self.earlier,
         )  # fmt: skip
 
     def round_numbers(self) -> list[int | None]:
@@ -200,18 +219,22 @@ def trajectory(
 ) -> Trajectory:
     """One sample's records, given oldest first as (segment, record), without their texts yet."""
     own = list(records)
-    tries = [segment for segment, record in own if record["kind"] != "result"]
+    tries = [segment for segment, record in own if record["kind"] not in VERDICTS]
     found = Trajectory(run_id, problem_id, sample)
     lists = {"round": found.rounds, "call": found.calls, "workflow": found.workflows,
              "feedback": found.feedback}  # fmt: skip
+    hidden: dict[Any, dict[str, Any]] = {}
     for segment, record in own:
         if record["kind"] == "result":
             found.result = record
+        elif record["kind"] == "hidden":
+            hidden[record.get("round")] = record  # the last one of a round holds
         elif segment != max(tries) and record["kind"] != "call":
             # a process does a sample once: the last to try it
             found.earlier += 1
         else:
             lists.get(record["kind"], found.notes).append(record)
+    found.hidden = list(hidden.values())
     return found
 
 
@@ -239,6 +262,7 @@ def standing(
     does not say which problems it asked for, that of the most samples stands for all. Sandbox,
     environment, commit and price table are those of the verdicts, "mixed: ..." when they were
     several. Left out is what some session left out and none asked for; None where no session says.
+    A search (stage `fit`) has no samples: it is complete when its last session says so.
     """
     head = _run_row(head)
     starts = [s for s in sessions if s["event"] == "start"]
@@ -282,6 +306,8 @@ def standing(
         complete = bool(samples) and max(seen) >= (samples or 0) and not invalid
     last = sessions[-1] if sessions else None
     status = last and ("running" if last["event"] == "start" else last["status"])
+    if head["stage"] == "fit":  # a search has no samples: it is complete when it says so
+        complete, samples, left = status == "complete", None, None
     dirty = [told(s, "dirty") for s in used]
     return {
         "status": "partial" if status == "complete" and not complete else status,
@@ -869,6 +895,8 @@ def _run_row(found: Any) -> dict[str, Any]:
         _object(made, "sampling")
     row = {name: _cell(found.get(name), kind) for name, kind in RUN_FIELDS.items()}
     row["kind"] = "simulated" if is_simulated(found) else row["kind"]
+    row["stage"] = row["stage"] or "eval"  # which runs of before searches had a stage were
+    _object(_object(found, "artifact"), "spent")
     if not 0 <= (row["started_at"] or 0) < YEAR_10000:
         raise ValueError(f"started_at: expected unix seconds, found {row['started_at']!r}")
     if isinstance(words := found.get("command"), list):
@@ -888,6 +916,12 @@ def is_simulated(head: Mapping[str, Any]) -> bool:
         str(role.get("model")).startswith(UNREAL) or _object(role, "identity").get("simulated")
         for role in made
     )
+
+
+def ranking(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a run and another must share to be compared at all, from its columns."""
+    environment = row.get("environment") if row.get("needs_environment") else None
+    return tuple(str(x or "") for x in (*(row.get(name) for name in RANKING), environment))
 
 
 def _object(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:

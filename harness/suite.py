@@ -196,7 +196,8 @@ async def run_suite(
     )
     for row in rows:
         _check_prices(row, spent)
-    for run_dir in sorted({row.run_dir for row in rows}):  # cells of other limits may share one
+    searches = {api.fit_folder(row.plan) for row in rows if row.plan.fitting is not None}
+    for run_dir in sorted({row.run_dir for row in rows} | searches):  # cells may share one
         spent.resume(read_run(run_dir))
     work = _Work(rows, spent, sandbox, listen, warn)
     stopped = None
@@ -228,6 +229,8 @@ class _Work:
         Raises BudgetReached, StoreError, UsageError and BenchmarkError, which end the suite.
         """
         place = f"cell {self.rows.index(row) + 1} of {len(self.rows)}: {row.cell.label}"
+        row.plan = api.refreshed(row.plan) if row.plan.unfitted else row.plan
+        row.run_dir = api.folder(row.plan)  # another one, once its search is done
         _look(row)
         if row.left == 0:
             row.status = "complete"
@@ -264,6 +267,7 @@ class _Work:
             row.status, row.reason = "failed", str(error)
         else:
             row.progress, row.plan = summary.progress, summary.plan
+            row.run_dir = summary.run_dir
             row.status, row.reason = summary.status, summary.reason
             if summary.status == "budget":
                 raise BudgetReached(str(summary.reason))
@@ -302,7 +306,8 @@ def _rows(
             )
         except UsageError as error:
             raise UsageError(f"{suite.file}: [[row]] {cell.row}: {error}") from None
-        first.setdefault(same, plan)
+        if plan.fitting is None and plan.artifact is None:  # else some problems are left out
+            first.setdefault(same, plan)
         row = Row(cell, plan, Progress(0), api.folder(plan))
         _look(row)
         if row.left == 0:

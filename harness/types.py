@@ -6,6 +6,7 @@ hidden test cannot reach a method by accident.
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -189,6 +190,7 @@ class Model(Protocol):
     cacheable: bool = True  # its replies are worth keeping for other runs
     recorded: bool = False  # its answers were paid for before: nothing is paid again
     simulated: bool = False  # its answers are not a model's: never ranked, never in a paper
+    trained: Mapping[str, Any] = {}  # knobs of the meta-agent that it was trained as, by name
 
     def identity(self) -> dict[str, Any]:
         """What tells this model from another: name, base URL, weights digest. No key, ever."""
@@ -491,3 +493,14 @@ class Method:
     # (knobs, whether weights of that name are here) -> knobs to set: what an "auto" comes to
     nodes: bool = False  # its workflows may use further roles, named by --role NAME=MODEL
     matches: bool = False  # it takes knob `match`, a run whose calls and tokens it may use as well
+
+    def knobs_of(self, function: Callable[..., Any] | None) -> dict[str, inspect.Parameter]:
+        """The knobs of `solve` or `fit`, by name."""
+        if function is None:
+            return {}
+        parameters = inspect.signature(function, eval_str=True).parameters
+        return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+    def given_to(self, function: Callable[..., Any] | None, knobs: Knobs) -> dict[str, Any]:
+        """Those of all knobs that `solve` or `fit` takes."""
+        return {name: knobs[name] for name in self.knobs_of(function)}

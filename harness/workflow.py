@@ -2,8 +2,9 @@
 
 The contract is AFlow's and FlowReasoner's (arXiv:2504.15257, figures 5 to 11): a class `Workflow`
 with `async __call__` that takes any of `problem`, `entry_point`, `test_cases` and returns a text, a
-dictionary or (text, cost). The guest (`guest/workflow.py`) holds neither keys nor tests nor models;
-each operator call is a request that is answered here.
+dictionary or (text, cost); or ScoreFlow's, with `async run_workflow`; or ADAS's function `forward`
+(contract `agent`). The guest (`guest/workflow.py`, `guest/agents.py`) holds neither keys nor tests
+nor models; each operator call is a request that is answered here.
 """
 
 from __future__ import annotations
@@ -13,14 +14,20 @@ import inspect
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from harness.errors import RequestRejected, WorkflowError
 from harness.guest import wire
 from harness.sandbox import Guest, GuestGone, Limits, Sandbox
-from harness.types import Operator, Problem, WorkflowLimits, WorkflowRun
+from harness.types import Contract, Operator, Problem, WorkflowLimits, WorkflowRun
 
+NODE: ContextVar[Mapping[str, Any]] = ContextVar("NODE", default=MappingProxyType({}))
+# what a call record says of the workflow's node that made it: {"operator", "output_format"}
+GUESTS: Mapping[Contract, str] = {"workflow": "workflow", "agent": "agents"}
 TICK_S = 1.0  # how often the time limit is looked at while operators are being answered
+FORM_CHARS = 200  # of an output_format, in the ledger
 # what an operator raises over arguments that make no sense to it
 _MISUSE = (TypeError, KeyError, ValueError, OverflowError, AttributeError, RecursionError)
 
@@ -42,22 +49,32 @@ class _Asker(Protocol):
 
 
 class _Counted:
-    """A context for operators that counts this workflow's model calls and enforces the limit."""
+    """A context for operators that counts what this workflow asks of models, up to its limits.
 
-    def __init__(self, context: Any, limit: int) -> None:
-        self._context, self._limit, self.calls = context, limit, 0
+    Tokens that a provider does not report count nothing: the limit of calls holds for those.
+    """
+
+    def __init__(self, context: Any, limits: WorkflowLimits) -> None:
+        self._context, self._limits = context, limits
+        self.calls = self.tokens = 0
         self.sampled = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
     async def ask(self, messages: Any, role: str = "worker", **sampling: Any) -> Any:
-        if self.calls >= self._limit:
-            raise WorkflowError("limit", "CallLimit", f"more than {self._limit} model calls")
+        if self.calls >= self._limits.calls:
+            most = self._limits.calls
+            raise WorkflowError("limit", "CallLimit", f"more than {most} model calls")
+        if self.tokens >= self._limits.tokens:
+            most = self._limits.tokens
+            raise WorkflowError("limit", "TokenLimit", f"its {most} tokens are used up")
         self.calls += 1
         drawn = sampling.get("temperature", 0) > 0
         self.sampled = self.sampled or drawn or not self._context.is_greedy(role)
-        return await self._context.ask(messages, role, **sampling)
+        completion = await self._context.ask(messages, role, **sampling)
+        self.tokens += (completion.prompt_tokens or 0) + (completion.completion_tokens or 0)
+        return completion
 
 
 async def execute(
@@ -68,6 +85,7 @@ async def execute(
     *,
     operators: Mapping[str, Operator],
     test_cases: Sequence[str] = (),
+    contract: Contract = "workflow",
     limits: WorkflowLimits | None = None,
 ) -> WorkflowRun:
     """Run one workflow on the context's problem. Whatever it does wrong comes back as data.
@@ -76,7 +94,7 @@ async def execute(
     (the provider's fault, not the workflow's).
     """
     limits = limits or WorkflowLimits()
-    counted = _Counted(context, limits.calls)
+    counted = _Counted(context, limits)
     called: list[str] = []
     problem = context.problem
     work = {
@@ -91,7 +109,7 @@ async def execute(
     }
     guest_limits = Limits(cpu_s=int(limits.own_s) + 2, memory_mb=limits.memory_mb, file_mb=16)
     try:
-        async with sandbox.start("workflow", guest_limits) as guest:
+        async with sandbox.start(GUESTS[contract], guest_limits) as guest:
             await guest.send(wire.LOAD, json.dumps(work).encode())
             answer = await _serve(guest, counted, operators, called, limits)
     except WorkflowError as error:
@@ -200,6 +218,8 @@ async def _answer(
     try:
         operator = operators[name]
         arguments = _fitting(operator, request["positional"], request["keywords"])
+        form = str(arguments.get("output_format") or "")[:FORM_CHARS]
+        NODE.set({"operator": name, "output_format": form or None})  # this task's own
         async with slots:
             reply["result"] = await operator(context, **arguments)
     except RequestRejected as error:  # a prompt that the workflow made too long, say
@@ -214,9 +234,13 @@ async def _answer(
 
 
 def _fitting(operator: Operator, positional: list[Any], keywords: dict[str, Any]) -> dict[str, Any]:
-    """Positional arguments by name. Keywords that models invent (`context=`) are left out."""
-    names = [p for p in inspect.signature(operator).parameters if p != "ctx"]
+    """Positional arguments by name. Keywords that the operator does not know are left out."""
+    parameters = dict(inspect.signature(operator).parameters)
+    parameters.pop("ctx", None)
+    names = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     if len(positional) > len(names):
         raise TypeError(f"takes {len(names)} arguments ({', '.join(names)})")
     given = dict(zip(names, positional, strict=False))
-    return {**given, **{k: v for k, v in keywords.items() if k in names}}
+    free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    known = {k: v for k, v in keywords.items() if k in parameters or (free and k != "ctx")}
+    return {**given, **known}

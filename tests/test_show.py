@@ -10,7 +10,8 @@ from rich.console import Console
 
 from harness.errors import StoreError, UsageError
 from harness.journal import Journal
-from harness.show import call_line, list_runs, show_run
+from harness.show import list_runs, show_run
+from harness.show_sample import call_line
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]not markup[/] \u202e"
 

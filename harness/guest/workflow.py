@@ -1,16 +1,19 @@
 """Runs one model-written workflow; every operator call is a request to the harness.
 
-Accepts what meta-agents write (figures 5 to 11 of arXiv:2504.15257, and AFlow's files): with or
-without `__init__`, any subset of `problem`, `entry_point`, `test_cases` as arguments or as free
-names, `prompt_custom.NAME`, `operator.Custom(self.llm)`, results used as dictionaries or as text.
+Accepts what meta-agents write (figures 5 to 11 of arXiv:2504.15257, AFlow's and ScoreFlow's files):
+with or without `__init__`, `__call__` or `run_workflow`, any subset of `problem`, `entry_point`,
+`test_cases` as arguments or as free names, `prompt_custom.NAME` read or assigned,
+`operator.Custom(self.llm)`, results used as dictionaries or as text.
 """
 
 import asyncio
+import collections.abc
 import importlib.abc
 import importlib.machinery
 import inspect
 import itertools
 import json
+import logging
 import sys
 import threading
 import types
@@ -29,57 +32,99 @@ CLASSES = {
     "Revise": "revise",
     "Format": "format",
 }
-FOREIGN = ("metagpt", "workspace", "scripts", "examples", "optimized")  # imports of AFlow's files
+# imports that AFlow's and ScoreFlow's files begin with
+FOREIGN = ("metagpt", "workspace", "scripts", "examples", "optimized", "ScoreFlow")
+PACKAGE = "workspace.workflows.round_1"  # where a workflow file lies, for `from . import prompt`
+VIEWS = collections.abc.MappingView | collections.abc.Iterator  # of a dictionary; a generator
 TEXT_KEYS = ("response", "solution", "code", "answer", "result", "text", "output")
 
 
-class Result(dict):
-    """An operator's result: a dictionary that can also be used as its text."""
+class Result(str):
+    """An operator's result: its text, which is also the dictionary that AFlow's operators give.
+
+    A text by nature, so that `json.loads`, `re` and `join` take it; `isinstance` also says dict.
+    """
+
+    def __new__(cls, fields):
+        made = super().__new__(cls, text_of(fields))
+        made.fields = dict(fields)
+        return made
+
+    @property
+    def __class__(self):
+        return dict
 
     def __str__(self):
-        for key in TEXT_KEYS:
-            if isinstance(self.get(key), str):
-                return self[key]
-        return json.dumps(dict(self))
+        return text_of(self.fields)
 
-    def __missing__(self, key):
-        if key in TEXT_KEYS or isinstance(key, int | slice):
-            return str(self)[key] if isinstance(key, int | slice) else str(self)
-        raise KeyError(key)
+    def __reduce__(self):
+        return Result, (self.fields,)
 
     def __getitem__(self, key):
-        if isinstance(key, slice):  # not hashable before Python 3.12
-            return str(self)[key]
-        return super().__getitem__(key)
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        if key in self.fields:
+            return self.fields[key]
+        if key in TEXT_KEYS:
+            return str(self)
+        raise KeyError(key)
+
+    def __setitem__(self, key, value):
+        self.fields[key] = value
 
     def __getattr__(self, name):
-        if dict.__contains__(self, name) or name in TEXT_KEYS:
+        fields = vars(self).get("fields", {})
+        if name in fields or name in TEXT_KEYS:
             return self[name]
-        return getattr(str(self), name)
-
-    def __contains__(self, item):
-        return dict.__contains__(self, item) or (isinstance(item, str) and item in str(self))
+        if hasattr(dict, name):  # keys, items, update, ...
+            return getattr(fields, name)
+        raise AttributeError(f"an operator's result has no attribute {name!r}")
 
     def get(self, key, default=None):
-        return dict.get(self, key, default)
+        missing = default is None or default == ""
+        return self[key] if key in self.fields or (missing and key in TEXT_KEYS) else default
+
+    def __contains__(self, item):
+        return item in self.fields or (isinstance(item, str) and item in str(self))
+
+    def __bool__(self):
+        return bool(str(self)) or any(key not in TEXT_KEYS for key in self.fields)
+
+    def __eq__(self, other):
+        if type(other) is dict:
+            return self.fields == other
+        return super().__eq__(other)
+
+    def __ne__(self, other):
+        return not self == other
+
+    __hash__ = str.__hash__
 
     def __add__(self, other):
-        return str(self) + str(other)
+        return NotImplemented if isinstance(other, list | tuple) else str(self) + str(other)
 
     def __radd__(self, other):
-        return str(other) + str(self)
+        return NotImplemented if isinstance(other, list | tuple) else str(other) + str(self)
+
+
+def text_of(fields):
+    """The text among a result's fields; without one, all of them as JSON."""
+    for key in TEXT_KEYS:
+        if isinstance(fields.get(key), str):
+            return str(fields[key])
+    return json.dumps(plain(dict(fields)))
 
 
 def plain(value):
     """What crosses to the harness: JSON data; anything else as its text."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
     if isinstance(value, Result):
         return str(value)
-    if isinstance(value, list | tuple | set | types.GeneratorType):
-        return [plain(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | collections.abc.Set | VIEWS):
+        return [plain(v) for v in value]
     return str(value)
 
 
@@ -107,7 +152,12 @@ class Link:
             kind = reply["error"]["class"]
             base = getattr(sys.modules["builtins"], kind, None)
             usable = isinstance(base, type) and issubclass(base, Exception)
-            future.set_exception((base if usable else RuntimeError)(reply["error"]["message"]))
+            message = reply["error"]["message"]
+            try:
+                error = (base if usable else RuntimeError)(message)
+            except TypeError:  # one that takes more than a message
+                error = RuntimeError(message)
+            future.set_exception(error)
         else:
             result = reply["result"]
             future.set_result(Result(result) if isinstance(result, dict) else result)
@@ -135,15 +185,37 @@ def operator_class(link, name):
     return Operator
 
 
+class Operators:
+    """`operator` as in AFlow's files: its classes by name."""
+
+    def __init__(self, shims):
+        vars(self).update(shims)
+
+    def __getattr__(self, name):
+        known = ", ".join(vars(self))
+        raise AttributeError(f"there is no operator {name}; there are {known}")
+
+
+class CostManager:
+    """Cost is accounted outside, so the counters here stay at zero."""
+
+    def __init__(self, *_, **__):
+        self.total_cost = 0.0
+        self.total_prompt_tokens = self.total_completion_tokens = 0
+
+    def get_total_cost(self):
+        return self.total_cost
+
+
 class LLM:
-    """`self.llm`: its cost is accounted outside, so the counters here stay at zero."""
+    """`self.llm`: the worker, as a call of its own."""
 
     def __init__(self, link):
         self.link = link
-        self.cost_manager = types.SimpleNamespace(total_cost=0.0)
+        self.cost_manager = CostManager()
 
     def get_usage_summary(self):
-        return {"total_cost": 0.0}
+        return {"total_cost": 0.0, "total_tokens": 0}
 
     async def __call__(self, prompt, *_, **__):
         return str(await self.link.call("custom", ["", str(prompt)], {}))
@@ -152,7 +224,7 @@ class LLM:
 
 
 class Foreign(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives empty modules with our names for the imports that AFlow's workflow files begin with."""
+    """Gives modules with our names for the imports that workflow files begin with."""
 
     def __init__(self, names):
         self.names = names
@@ -189,22 +261,22 @@ class Failed(Exception):
 def namespace(link, work, prompts):
     """The names that a workflow finds without importing them."""
     shims = {name: operator_class(link, ours) for name, ours in CLASSES.items()}
-    operator = types.SimpleNamespace(**shims)
     names = {
         "asyncio": asyncio,
         "typing": typing,
         **{n: getattr(typing, n) for n in ("Any", "Dict", "List", "Literal", "Optional", "Tuple")},
-        "operator": operator,
+        "operator": Operators(shims),
         "prompt_custom": prompts,
+        "logger": logging.getLogger("workflow"),
         "create": lambda *_, **__: LLM(link),
         "create_llm_instance": lambda *_, **__: LLM(link),
         "create_llm": lambda *_, **__: LLM(link),
-        "CostManager": types.SimpleNamespace,
+        "CostManager": CostManager,
         "LLMConfig": dict,
         "DatasetType": str,
         **work["inputs"],
     }
-    sys.meta_path.append(Foreign({**names, **shims}))
+    sys.meta_path.append(Foreign({**vars(prompts), **names, **shims, "prompt": prompts}))
     return names
 
 
@@ -217,6 +289,7 @@ def load(link, work):
         raise Failed("load", error, "<prompts>") from error
     sys.modules["prompt_custom"] = prompts
     module = types.ModuleType("workflow")
+    module.__package__ = PACKAGE
     sys.modules["workflow"] = module
     vars(module).update(namespace(link, work, prompts))
     try:
@@ -229,13 +302,15 @@ def load(link, work):
             setattr(made, name, operator_class(link, name)())
         made.llm = LLM(link)
         made.name, made.dataset = "workflow", ""
-        if "__init__" in vars(kind):
-            made.__init__(**fitting(made.__init__, {"name": "workflow"}, fill=""))
+        if kind.__init__ is not object.__init__:
+            given = {"name": "workflow", **work["inputs"]}
+            made.__init__(**fitting(made.__init__, given, fill=""))
     except BaseException as error:
         raise Failed("load", error) from error
-    if not callable(made):
+    entry = made if callable(made) else getattr(made, "run_workflow", None)
+    if not callable(entry):
         raise Failed("load", NameError("class Workflow has no method __call__"))
-    return made
+    return entry
 
 
 def fitting(function, given, fill=None):
@@ -253,20 +328,34 @@ def fitting(function, given, fill=None):
     return taken
 
 
+def answer_of(returned):
+    """The text in what a workflow returned: a text, a dictionary that holds one, (text, cost).
+
+    Raises ValueError or TypeError that say what to return.
+    """
+    if isinstance(returned, tuple):
+        returned = returned[0] if returned else None
+    if returned is None:
+        raise ValueError("the workflow returned None; return the solution's text")
+    if inspect.isawaitable(returned):
+        if inspect.iscoroutine(returned):
+            returned.close()
+        raise TypeError("the workflow returned a coroutine; await it, and return its text")
+    if isinstance(returned, str):
+        return str(returned)
+    if isinstance(returned, dict) and any(isinstance(returned.get(k), str) for k in TEXT_KEYS):
+        return text_of(returned)
+    kind = type(returned).__name__
+    raise TypeError(f"the workflow returned {kind}; return the solution's text, or (text, cost)")
+
+
 async def run(link, work):
     """The workflow's answer as text. Raises Failed."""
     link.listen(asyncio.get_running_loop())
-    workflow = load(link, work)
+    entry = load(link, work)
     try:
-        made = workflow(**fitting(workflow.__call__, work["inputs"]))
-        answer = await made if inspect.isawaitable(made) else made
-        if isinstance(answer, tuple) and not isinstance(answer, Result):
-            answer = answer[0] if answer else None
-        if isinstance(answer, dict):
-            answer = str(Result(answer))
-        if answer is None:
-            raise ValueError("the workflow returned None")
-        return str(answer)
+        made = entry(**fitting(entry, work["inputs"]))
+        return answer_of(await made if inspect.isawaitable(made) else made)
     except BaseException as error:
         raise Failed("run", error) from error
 

@@ -8,22 +8,28 @@ it out of every ranking and paper table.
 
 Which problem is meant is taken from the request's private metadata (`About`), never from the
 prompt. Its form is read from the format instructions in the messages, as a model would read it;
-`FORMS` is the table. Every answer is a pure function of the model's settings, the problem, the
-messages, the sampling and the call's seed: equal requests get equal answers in every process, and
-all others are independent draws, those to a model that differs only in `latency` too. At
-temperature 0 a call has no seed, so a run's `--seed` changes nothing: as with every greedy model
-that repeats its answers, a second run is a copy and no second draw. Give `seed=` in the name, or a
-temperature, to draw anew. How hard a problem is (`spread`) goes by the seed in the name alone:
-models of one seed find the same problems hard.
+`FORMS` is the table: patterns of such instructions, and what answers each; the first that fits
+counts, so narrow ones stand above wide ones. Every answer is a pure function of the model's
+settings, the problem, the messages, the sampling and the call's seed: equal requests get equal
+answers in every process, and all others are independent draws, those to a model that differs only
+in `latency` too. At temperature 0 a call has no seed, so a run's `--seed` changes nothing: as with
+every greedy model that repeats its answers, a second run is a copy and no second draw. Give `seed=`
+in the name, or a temperature, to draw anew. How hard a problem is (`spread`) goes by the seed in
+the name alone: models of one seed find the same problems hard.
 
 - A program is right with the problem's probability: it is the reference. A wrong one runs, and
   returns a number that no test expects; another draw returns another number.
 - A request to rewrite a right program keeps it; to rewrite a wrong one is a new draw. A request to
   extract a program gets the last one that it shows.
 - A verdict on a program, or a choice among several, is right with probability `judge`. A program
-  counts as right when it is the reference, comments and layout aside.
-- A workflow is one of a family of five, not one that the request names as tried.
+  counts as right when it is the reference, comments and layout aside. Of two that are both right or
+  both wrong, neither is better.
+- A workflow is one of a family of five, an agent (ADAS) one of a family of three, not one that the
+  request names as tried. Fields of a JSON object get a program, a verdict or a sentence each.
 - Anything else gets a short sentence.
+
+A search's own calls are about no problem: those that ask for a workflow or a sentence are answered,
+those that ask for a program or judge one are rejected.
 
 Tokens are words, of prompt and answer: a stand-in. An answer longer than `max_tokens` words is cut.
 """
@@ -46,7 +52,8 @@ from harness.errors import RequestRejected, UsageError
 from harness.extract import code_block, defines, fenced_blocks
 from harness.types import About, Completion, Message, Model, Problem, Sampling
 
-ANSWERS = 2  # raised when the same request gets another answer than before: kept ones are then old
+ANSWERS = 3  # raised when the same request gets another answer than before: kept ones are then old
+NO_PROBLEM = "search"  # what calls are about that belong to no problem: a search's own
 
 
 @dataclass(frozen=True)
@@ -148,26 +155,30 @@ class SimModel(Model):
         about: About | None = None,
     ) -> Completion:
         """The answer to this request. Raises RequestRejected for a problem that it was not told."""
-        if about is None or about.problem_id not in self._known:
-            asked = "without saying for which problem" if about is None else about.problem_id
-            raise RequestRejected(
-                f"{self.name}: asked {asked}; a simulated model answers only problems that it "
-                "was given to learn"
-            )
-        problem, reference = self._known[about.problem_id]
+        name = None if about is None else about.problem_id
+        if name not in self._known and name != NO_PROBLEM:
+            raise self.unknown(name)
         request = [list(messages), sampling.as_dict(), seed]
-        key = f"{about.problem_id}/{json.dumps(request, sort_keys=True, default=str)}"
+        key = f"{name}/{json.dumps(request, sort_keys=True, default=str)}"
 
         def draw(label: str) -> float:
             return _uniform(f"{self.name}/{label}/{key}")
 
-        it = Asked(problem, reference, messages, self, draw)
+        it = Asked(self._known.get(name or NO_PROBLEM), messages, self, draw)
         text, finish = _cut(_answer(it), sampling.max_tokens)
         pause_s = self._pause_s(draw("latency"))
         if pause_s > 0:
             await asyncio.sleep(pause_s)
         prompt_tokens = sum(len(message["content"].split()) for message in messages)
         return Completion(text, prompt_tokens, len(text.split()), finish=finish, model=self.name)
+
+    def unknown(self, problem_id: str | None) -> RequestRejected:
+        """What to raise where it would have to know a problem, and does not."""
+        asked = "without saying for which problem" if problem_id is None else problem_id
+        return RequestRejected(
+            f"{self.name}: asked {asked}; a simulated model answers only problems that it was "
+            "given to learn"
+        )
 
     def _pause_s(self, share: float) -> float:
         mean, deviation = self.settings.latency, self.settings.latency_sd
@@ -197,11 +208,24 @@ def _cut(text: str, words: int) -> tuple[str, str]:
 class Asked:
     """One request, and the draws that decide its answer."""
 
-    problem: Problem
-    reference: str
+    known: tuple[Problem, str] | None  # and its reference; None: about no problem
     messages: Sequence[Message]
     model: SimModel
     draw: Callable[[str], float]  # what is drawn -> a number in [0, 1)
+
+    @property
+    def problem(self) -> Problem:
+        """The problem that is meant. Raises RequestRejected where there is none."""
+        if self.known is None:
+            raise self.model.unknown(None)
+        return self.known[0]
+
+    @property
+    def reference(self) -> str:
+        """A right program. Raises RequestRejected where no problem is meant."""
+        if self.known is None:
+            raise self.model.unknown(None)
+        return self.known[1]
 
     @functools.cached_property
     def texts(self) -> tuple[str, ...]:
@@ -250,6 +274,48 @@ def _workflow(asked: Asked) -> str:
     )
 
 
+def _instruction(asked: Asked) -> str:
+    """An instruction for whoever writes programs."""
+    return f"<prompt>\n{SENTENCES[asked.pick('instruction', len(SENTENCES))]}\n</prompt>"
+
+
+def _agent(asked: Asked) -> str:
+    """An agent as ADAS describes it; one that is reflected on stays as it is."""
+    said = "\n".join(message["content"] for message in asked.messages)
+    before = [m["content"] for m in asked.messages if m["role"] == "assistant"]
+    if before and "debug_thought" not in asked.texts[0]:
+        return before[-1]
+    if asked.draw("broken") < asked.model.settings.broken:
+        name, code = "Broken", BROKEN_AGENTS[asked.pick("agent", len(BROKEN_AGENTS))]
+    else:
+        names = [name for name in AGENTS if name not in said] or list(AGENTS)
+        name = names[asked.pick("agent", len(names))]
+        code = AGENTS[name]
+    return json.dumps({"thought": "Try another way.", "name": name, "code": code})
+
+
+def _fields(asked: Asked) -> str:
+    """One JSON object: a program in fields of code, a verdict in `correct`, else a sentence."""
+    request = next(text for text in asked.texts if _JSON.search(text))
+    found = {}
+    for name in _JSON.findall(request)[-1].split(", "):
+        if "code" in name:
+            reply = (_best if "final one" in request else _rewrite)(asked)
+            found[name] = code_block(reply, asked.problem.entry_point)
+        elif name == "correct":
+            found[name] = str(_review(asked).endswith(": correct"))
+        else:
+            found[name] = SENTENCES[asked.pick(name, len(SENTENCES))]
+    return json.dumps(found)
+
+
+def _flow(asked: Asked) -> str:
+    """A workflow for one problem, as ScoreFlow has them."""
+    broken = asked.draw("broken") < asked.model.settings.broken
+    family = BROKEN_FLOWS if broken else FLOWS
+    return f"<graph>\n{family[asked.pick('workflow', len(family))]}</graph>"
+
+
 def _review(asked: Asked) -> str:
     """A verdict on the last program shown."""
     right = bool(asked.programs) and asked.is_right(asked.programs[-1])
@@ -273,6 +339,48 @@ def _choice(asked: Asked) -> str:
     """The letter of one of the programs shown."""
     programs = dict(_LETTERED.findall(asked.texts[0])) or {"A": ""}
     return f"CHOICE: {_chosen(asked, programs)}"
+
+
+def _compare(asked: Asked) -> str:
+    """Which of the two programs last shown is right, or a tie where both are, or neither."""
+    shown = next((found for text in asked.texts if len(found := _LETTERED.findall(text)) == 2), [])
+    right = [name for name, program in shown if asked.is_right(program)]
+    truth = right[0] if len(right) == 1 else "tie"
+    if asked.draw("judge") >= asked.model.settings.judge:
+        others = [answer for answer in ("A", "B", "tie") if answer != truth]
+        truth = others[asked.pick("verdict", len(others))]
+    return f"BETTER: {truth}"
+
+
+def _plan(asked: Asked) -> str:
+    """A team of two and its plan (AutoAgents)."""
+    names = ("analyst", "programmer")
+    roles = [
+        {"name": name, "description": f"A careful {name}.", "prompt": SENTENCES[i]}
+        for i, name in enumerate(names)
+    ]
+    steps = [
+        {"roles": ["programmer"], "task": "Write the program."},
+        {"roles": list(names), "task": "Check the program and mend it."},
+    ]
+    return json.dumps({"roles": roles, "steps": steps})
+
+
+def _suggest(asked: Asked) -> str:
+    """That there is nothing to mend with probability `judge`, else a sentence."""
+    content = asked.draw("judge") < asked.model.settings.judge
+    return "NONE" if content else SENTENCES[asked.pick("sentence", len(SENTENCES))]
+
+
+def _select(asked: Asked) -> str:
+    """The last program shown, or else a sentence."""
+    shown = asked.programs[-1:]
+    return _fenced(shown[0]) if shown else SENTENCES[asked.pick("sentence", len(SENTENCES))]
+
+
+def _turn(asked: Asked) -> str:
+    """A role's words in a step: a program, and that the step is done."""
+    return f"{_rewrite(asked)}\nSTATUS: final"
 
 
 def _best(asked: Asked) -> str:
@@ -301,19 +409,32 @@ def _code(asked: Asked) -> str:
     return _fenced(WRONG.format(name=asked.problem.entry_point, number=number))
 
 
-_LETTERED = re.compile(r"^([A-Z]):\n```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
+_LETTERED = re.compile(r"^([A-Z]{1,2}):\n```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
+_JSON = re.compile(r"\bJSON object with exactly these fields: ([^\n]*)\.")
 
 # What asks for a form of answer -> what gives it. The first that fits counts.
 FORMS: dict[re.Pattern[str], Callable[[Asked], str]] = {
     re.compile(pattern, re.IGNORECASE): answer
     for pattern, answer in {
+        r"\bJSON object that describes one agent\b": _agent,
+        r"\bJSON object with exactly these fields: ": _fields,
         r"<modification>[\s\S]*<graph>": _workflow,
+        r"\bthe code of the class in <graph> tags\b": _flow,
+        r"\bthe new instruction between <prompt> and </prompt>": _instruction,
+        r'"steps": \[\{"roles": \[': _plan,
+        r"\bsuggestions, or with the one word NONE": _suggest,
+        r"\bAnswer with what the next step needs\b": _select,
+        r"\bSTATUS: final when the step is done": _turn,
+        r"\bTake its work as advice\b[\s\S]*\bone Python code block": _best,
+        r"\bBETTER: A, or BETTER: B, or BETTER: tie": _compare,
+        r"\bone improved program: one Python code block": _best,
         r"\bVERDICT: correct, or VERDICT: incorrect": _review,
         r"\bone line: CHOICE: letter": _choice,
         r"\bCompare their final programs and answer with one Python code block": _best,
         r"\bExtract the final program\b[^\n]*\bone Python code block": _extract,
         r"\bRewrite this Python solution\b[^\n]*\bone Python code block": _rewrite,
         r"\bPython solution fails tests\b[^\n]*\bone Python code block": _rewrite,
+        r"\bImprove this Python solution\b[^\n]*\bone Python code block": _rewrite,
         r"\bcode block\b": _code,
     }.items()
 }
@@ -410,6 +531,62 @@ BROKEN = (
     f"{_CALL}        return (\n</graph>\n<prompt>\n</prompt>",
     "<modification>Call an operator that there is not.</modification>\n<graph>\n"
     f"{_CALL}        return await self.oracle(problem=problem){_END}</graph>\n<prompt>\n</prompt>",
+)
+
+_RUN = "class Workflow:\n    async def run_workflow(self):\n"
+FLOWS = (  # as ScoreFlow has them: operators that know their problem
+    f"""{_RUN}        draft = await self.custom_code_generate(instruction="Be direct.")
+        return draft["response"]
+""",
+    f"""{_RUN}        draft = await self.custom_code_generate(instruction="Mind the edge cases.")
+        tested = await self.test(solution=draft["response"])
+        return tested["solution"]
+""",
+    f"""{_RUN}        drafts = []
+        for way in ("Be direct.", "Mind the edge cases.", "Prefer plain loops."):
+            drafts.append(await self.custom_code_generate(instruction=way))
+        best = await self.sc_ensemble(solutions=drafts)
+        return best["response"]
+""",
+)
+BROKEN_FLOWS = (
+    f"{_RUN}        return (\n",
+    f"{_RUN}        await self.custom_code_generate(instruction='Be direct.')\n",
+    f"{_RUN}        return await self.oracle()\n",
+)
+
+_FORWARD = """\
+def forward(self, taskInfo):
+    solver = LLMAgentBase(['thinking', 'code'], 'Solver')
+"""
+AGENTS: dict[str, str] = {  # as ADAS has them: name -> code
+    "Second try": _FORWARD
+    + """\
+    thinking, code = solver([taskInfo], 'Write the program.')
+    told, passed, total = self.run_examples(code)
+    if passed < total:
+        notes = Info('feedback', 'examples', told, 0)
+        thinking, code = solver([taskInfo, code, notes], 'Write a better program.')
+    return code
+""",
+    "Three and a judge": _FORWARD
+    + """\
+    with ThreadPoolExecutor(3) as pool:
+        drafts = list(pool.map(lambda i: solver([taskInfo], 'Write the program.', i), range(3)))
+    judge = LLMAgentBase(['code'], 'Judge')
+    return judge([taskInfo] + drafts, 'Weigh the programs, then write the final one.')[0]
+""",
+    "Plan first": _FORWARD
+    + """\
+    plan = LLMAgentBase(['plan'], 'Planner')([taskInfo], 'Plan the program.')[0]
+    return solver([taskInfo, plan], 'Follow the plan.')[1]
+""",
+}
+BROKEN_AGENTS = (
+    "",
+    "def forward(self, taskInfo:\n    return taskInfo\n",
+    _FORWARD
+    + "    thinking, code = solver([taskInfo], 'Write the program.')\n    return program\n",
 )
 
 
