@@ -283,7 +283,7 @@ class _Search:
 
     async def propose(self, archive: Sequence[Agent], label: str, shown: int) -> tuple[Agent, str]:
         """The next agent, reflected on twice and mended while it fails; and the last raw reply."""
-        made = Agent("", "", "", archive[-1].generation + 1)
+        made = Agent("unnamed", "", "", archive[-1].generation + 1)
         reply = ""
         chat: list[Message] = []
         try:
@@ -332,9 +332,11 @@ class _Search:
         reply = (await self.ctx.ask(chat, role="meta")).text
         chat.append({"role": "assistant", "content": reply})
         found = read_fields(reply, FIELDS, "forward")
-        made.thought = found.get("thought") or made.thought
-        made.name = " ".join((found.get("name") or made.name or "unnamed").split())[:80]
-        made.code = found.get("code") or made.code
+        if found.get("code"):
+            made.code = found["code"]
+        if found.get("name"):  # else what is read of a thought may be anything
+            made.name = " ".join(found["name"].split())[:80]
+            made.thought = found.get("thought", made.thought)
         return reply
 
     def note(self, agent: Agent, reply: str | None = None) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 
 from baselines.operators import _node
 from baselines.workflows import unfenced
-from harness.extract import code_block, fenced_blocks, strip_reasoning
+from harness.extract import code_block, defines, fenced_blocks, strip_reasoning
 from harness.types import Context, Operator
 
 FORM = "Reply with one JSON object with exactly these fields: {fields}."
@@ -39,12 +39,16 @@ PROGRAM = (
 )
 
 _DECODER = json.JSONDecoder(strict=False)  # a line may end inside a text
-_QUOTE = re.compile(r"[A-Za-z]?(\"\"\"|'''|[\"'`])")
+_QUOTE = re.compile(r"[A-Za-z]?(\"\"\"|'''|[\"']|`(?!``))")
+
+_LANGUAGE = re.compile(r"\A\s*python3?[ \t]*\n", re.IGNORECASE)  # left of a fence
+MOST_CUTS = 50  # ends that are tried for a program whose text was not closed
 
 
 def is_program(field: str) -> bool:
-    """Whether an output field of this name holds a program."""
-    return "code" in field.lower()
+    """Whether an output field of this name holds the task's program: `code`, `final_code`, ..."""
+    words = field.lower().split("_")
+    return words[-1] == "code" and not {"test", "tests"} & set(words)
 
 
 def read_fields(reply: str, fields: Sequence[str], entry_point: str) -> dict[str, str]:
@@ -55,11 +59,11 @@ def read_fields(reply: str, fields: Sequence[str], entry_point: str) -> dict[str
     """
     text = strip_reasoning(reply)
     objects = [found for found in _objects(text) if any(field in found for field in fields)]
-    raw = objects[-1] if objects else _loose(text, fields)
+    raw = objects[-1] if objects else _loose(text, fields, entry_point)
     found = {field: _text(raw[field], is_program(field)) for field in fields if field in raw}
     for field in fields:
         if is_program(field):
-            blocks = [b for b in fenced_blocks(text) if b.strip()]
+            blocks = [b for b in fenced_blocks(text) if defines(b, entry_point)]
             program = _program(found.get(field, ""), entry_point) or (blocks or [""])[-1]
             program = program or ("" if raw else code_block(text, entry_point))
             if program:
@@ -83,7 +87,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         at = text.find("{", end)
 
 
-def _loose(text: str, fields: Sequence[str]) -> dict[str, str]:
+def _loose(text: str, fields: Sequence[str], entry_point: str) -> dict[str, str]:
     """What follows each field's name and a colon, up to the next name: JSON with broken texts."""
     names = "|".join(re.escape(field) for field in fields)
     pattern = rf"""(?:^[\s*#-]*|["'`])({names})["'`*]*\s*:[\s*]*"""
@@ -92,15 +96,30 @@ def _loose(text: str, fields: Sequence[str]) -> dict[str, str]:
     asked = {field.lower(): field for field in fields}
     found = {}
     for key, end in zip(keys, ends, strict=False):
-        field = asked[key.group(1).lower()]
-        value = text[key.end() : end].strip()
-        if opening := _QUOTE.match(value):
-            closing = value.rfind(opening.group(1), opening.end())
-            value = value[opening.end() : closing if closing >= 0 else None]
-        else:
+        field, value = asked[key.group(1).lower()], text[key.end() : end].strip()
+        opening = _QUOTE.match(value)
+        if opening is None:
             value = value.rstrip("}, \n")
-        found[field] = value if is_program(field) else _unescaped(value)
+            found[field] = value if is_program(field) else _unescaped(value)
+            continue
+        mark, body = opening.group(1), value[opening.end() :]
+        closing = body.rfind(mark)
+        inner = body[: closing if closing >= 0 else None]
+        found[field] = (
+            _cut(body, mark, entry_point) or inner if is_program(field) else _unescaped(inner)
+        )
     return found
+
+
+def _cut(body: str, mark: str, entry_point: str) -> str:
+    """The longest program at the head of a text that was never closed, or closed by a docstring."""
+    stops = re.finditer(rf"{re.escape(mark)}|^\s*(?:`{{3}}|~{{3}}|\}})", body, re.MULTILINE)
+    ends = [*(stop.start() for stop in stops), len(body)]
+    for end in reversed(ends[-MOST_CUTS:]):
+        program = _program(body[:end], entry_point)
+        if defines(program, entry_point):
+            return program
+    return ""
 
 
 def _text(value: Any, program: bool) -> str:
@@ -116,7 +135,7 @@ def _text(value: Any, program: bool) -> str:
 
 def _program(value: str, entry_point: str) -> str:
     """A program out of a field: without a fence, and without escapes that belong to the JSON."""
-    inner = unfenced(value)
+    inner = _LANGUAGE.sub("", unfenced(value))
     for candidate in (inner, inner.replace('\\"', '"'), _unescaped(inner)):
         if candidate.strip() and _parses(candidate):
             return code_block(candidate, entry_point) or candidate.strip("\n")

@@ -1,14 +1,15 @@
 """AutoAgents: a planner invents a team and a plan, observers criticise, the team carries it out.
 
 Chen et al. 2023, arXiv:2309.17288, section 3; loops and limits of the release. Differs from the
-release: observers are obeyed as of their latest words (there an old "no suggestions" ends later
-rounds), roles stand in a step by their whole name (there by a part of it), the action observer is
-asked at every step (its call is commented out there), and a finaliser, who is always last, writes
-the program in place of the language expert. A draft that is no such JSON is told why; two of them,
-and without a team of an earlier draft a fixed one takes over: analyst, programmer, reviewer. There
-is no web search and no file to write: a tool less, so the level is L0. `run_examples` runs every
-program that a role shows on the examples, which makes it L1. A step hands on each role's last words
-in it. When the finaliser writes no program, the last one that a role wrote is the answer.
+release: observers count by what they say of this draft (there an old "no suggestions" still ends
+later rounds); roles stand in a step by their whole name (there by a part of it); the action
+observer is asked before every step but the first, when nothing has been found yet (there its call
+is commented out); a finaliser who is always last writes the program, in place of the language
+expert. A reply that holds no such plan is told why; after two of them the team is that of an
+earlier draft, or else a fixed one: analyst, programmer, reviewer. Nobody searches the web or writes
+files, and no code is run, which is L0; with `run_examples` every program that a role shows is run
+on the examples, which is L1. A step hands on each role's last words in it. When the finaliser
+writes no program, the last one that a role wrote is the answer.
 """
 
 from __future__ import annotations
@@ -112,9 +113,11 @@ async def solve(
     memory: list[str] = []
     program = ""
     for number, (names, task) in enumerate(plan.steps, 1):
-        found = "\n\n".join(memory) or "nothing"
-        reply = await ctx.ask(SELECT.format(memory=found, task=task, **fields))
-        given = strip_reasoning(reply.text).strip() or "nothing"
+        given = "nothing"
+        if memory:
+            found = "\n\n".join(memory)
+            reply = await ctx.ask(SELECT.format(memory=found, task=task, **fields))
+            given = strip_reasoning(reply.text).strip() or given
         said: list[str] = []
         latest: dict[str, str] = {}
         for turn in range(1, sub_rounds + 1):
@@ -126,13 +129,13 @@ async def solve(
                 reply = await ctx.ask(ACT.format(said=so_far, last=last, **step, **fields))
                 latest[name], final = parse_turn(reply.text)
                 finals.append(final)
-                said.append(f"{name}: {latest[name]}")
+                said.append(f"{name}:\n{latest[name]}")
                 if code := code_block(latest[name], problem.entry_point):
                     program = code
                     said += await _try(ctx, code) if run_examples else ()
             if all(finals):
                 break
-        words = "\n\n".join(f"{name}: {words}" for name, words in latest.items())
+        words = "\n\n".join(f"{name}:\n{words}" for name, words in latest.items())
         memory.append(f"Step {number}: {task}\n\n{words}")
     reply = await ctx.ask(FINALISE.format(memory="\n\n".join(memory), **fields))
     return Solution(code_block(reply.text, problem.entry_point) or program)
@@ -194,7 +197,7 @@ def parse_plan(reply: str, *, max_roles: int, max_steps: int) -> Plan:
             name, *what = (role[key].strip() for key in ("name", "description", "prompt"))
             if not name or name in roles:
                 raise ValueError(f"{name!r} is no name, or two roles have it")
-            roles[name] = " ".join(what)
+            roles[name] = " ".join(f"{text.rstrip('.')}." for text in what)
         for step in found[-1]["steps"]:
             who = [step["roles"]] if isinstance(step["roles"], str) else step["roles"]
             steps.append((tuple(dict.fromkeys(name.strip() for name in who)), step["task"].strip()))
@@ -246,10 +249,10 @@ async def _try(ctx: Context, code: str) -> list[str]:
 
 
 def _calls(knobs: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Few: the first draft, and three steps of one role that speaks once. Many: all drafts, and
-    all steps, in which roles speak as often as one role may."""
-    few = 3 * min(1, knobs["drafts"]) + 2 * min(3, knobs["max_steps"]) + 1
-    many = 3 * knobs["drafts"] + knobs["max_steps"] * (1 + knobs["sub_rounds"]) + 1
+    """Few: one draft, three steps of one role that speaks once. Many: all drafts and all steps,
+    each with as many turns as one role may have."""
+    few = 3 * min(1, knobs["drafts"]) + 2 * min(3, knobs["max_steps"])
+    many = 3 * knobs["drafts"] + knobs["max_steps"] * (1 + knobs["sub_rounds"])
     return {"worker": (few, many)}
 
 

@@ -39,6 +39,7 @@ FUSE = (
     "holds the complete function `{entry_point}`.\n\nProblem:\n{prompt}\n\n{programs}"
 )
 _BETTER = re.compile(r"BETTER:\W*(A|B|tie)\b", re.IGNORECASE)
+_BARE = re.compile(r"\A\W*(A|B|tie)\s*(?:[.,:;*]|\n|\Z)", re.IGNORECASE)  # small models answer "B."
 _LOGITS = {"a": 1.0, "b": -1.0, "tie": 0.0}
 
 Matrix = list[list[float]]  # M[i][j] > 0: candidate i, shown first, beats j
@@ -153,7 +154,8 @@ async def _verdict(ctx: Context, first: str, second: str) -> float:
     chat: list[Message] = [{"role": "user", "content": text}]
     for _ in range(2):
         reply = (await ctx.ask(chat, temperature=0.0)).text
-        if verdicts := _BETTER.findall(strip_reasoning(reply)):
+        said = strip_reasoning(reply)
+        if verdicts := _BETTER.findall(said) or _BARE.findall(said):
             return _LOGITS[verdicts[-1].lower()]
         chat += [{"role": "assistant", "content": reply}, {"role": "user", "content": FORM}]
     return 0.0
@@ -172,8 +174,9 @@ def _settle(knobs: Mapping[str, Any], there: Callable[[str], bool]) -> Mapping[s
     """What ranks here. Raises UsageError when PairRM is asked for and is not there."""
     if knobs["ranker"] == "pairrm" and not there("pairrm"):
         raise UsageError(
-            "llm-blender: ranker=pairrm, but PairRM is not on this machine: fetch its weights "
-            "(docs/methods.md says how), or take -A ranker=judge"
+            "llm-blender: ranker=pairrm needs the extra `train` and, as folder PairRM among the "
+            "models that `python -m harness cache info` names, llm-blender/PairRM-hf; without "
+            "them take -A ranker=judge"
         )
     if knobs["ranker"] != "auto":
         return {}

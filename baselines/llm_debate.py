@@ -113,8 +113,8 @@ async def solve(
 def groups(behaviours: Sequence[Feedback]) -> list[list[int]]:
     """Positions of the programs that do the same on the examples, the largest group first.
 
-    The same is: they pass as many, and fail the others in the same words. Of groups of one size,
-    that of the lowest position goes before.
+    The same is: they pass as many, and fail the others in the same words, wrong values included.
+    Of groups of one size, that of the lowest position goes before.
     """
     found: dict[Feedback, list[int]] = {}
     for position, behaviour in enumerate(behaviours):

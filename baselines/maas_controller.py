@@ -1,6 +1,6 @@
 """MaAS's controller: a distribution over layered teams of operators, given a query's embedding.
 
-Zhang et al. 2025, arXiv:2502.04180, section 3.2 (agentic supernet), sizes and rules as released:
+Zhang et al. 2025, arXiv:2502.04180, section 3, with sizes and rules of its release:
 per layer the query and each operator are projected to `hidden` numbers of length 1; the softmax of
 their dot products is each operator's probability; from layer 2 on an operator is read beside the
 embedding of the first one chosen in the layer before. Operators are drawn without replacement until
@@ -12,8 +12,9 @@ Differs from the release: draws come from the caller's seeded generator, so that
 from __future__ import annotations
 
 import base64
+import contextlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,19 @@ STOP = "EarlyStop"
 HASTE = -1.5  # added to the log-probability where layer 1 stops early
 
 Vector = Sequence[float]
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """Around computing with matrices this small: threads would only wait for each other."""
+    import torch
+
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,7 @@ class Controller:
             projected.append(functional.normalize(inputs @ weight.T + bias, dim=-1))
         return functional.log_softmax(projected[1] @ projected[0], dim=-1)
 
+    @one_core()
     def draw(
         self,
         query: Vector,

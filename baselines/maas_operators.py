@@ -1,6 +1,6 @@
 """MaAS's operators for code, and a team of them at work on one problem.
 
-Zhang et al. 2025, arXiv:2502.04180, section 3.1; what differs is listed in `baselines.maas`.
+Zhang et al. 2025, arXiv:2502.04180, section 3; what differs is listed in `baselines.maas`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from baselines import operators
+from baselines.maas_controller import GENERATORS
 from harness.extract import code_block
 from harness.types import Context
 
@@ -16,7 +17,7 @@ STEPS = (
     "Work in steps: say what goes in and what comes out, list the cases that need care, choose an "
     "algorithm, and trace it by hand on one example. Then write the program."
 )
-INSTRUCTIONS = {  # what a textual gradient may rewrite
+INSTRUCTIONS = {  # what the textual gradient may rewrite
     "Generate": "",
     "GenerateCoT": STEPS,
     "MultiGenerateCoT": STEPS,
@@ -48,6 +49,11 @@ IMPROVE = (
 FAILING = "{improve}\n\nA program that fails:\n```python\n{code}\n```\n\nFailures:\n{failures}"
 
 
+def instructions(archive: bool) -> dict[str, str]:
+    """The operators' instructions to begin with; as released, generators have none."""
+    return INSTRUCTIONS | (dict.fromkeys(GENERATORS, "") if archive else {})
+
+
 def described() -> list[str]:
     """The text of each operator that is embedded, in order."""
     return [
@@ -59,32 +65,34 @@ def described() -> list[str]:
 async def execute(
     ctx: Context,
     layers: Sequence[Sequence[str]],
-    instructions: Mapping[str, str],
+    told: Mapping[str, str],
     *,
     several: int = 3,
     spread: float = 0.7,
     rewrites: int = 3,
     archive: bool = False,
 ) -> str:
-    """The program of a team of operators."""
+    """The program of a team of operators, each of which is `told` its instruction.
+
+    With `archive` the last call, after a test that failed to the end, does not see the program.
+    """
     pool: list[str] = []
 
-    async def write(instruction: str, **sampling: Any) -> None:
-        said = "" if archive else instruction
-        made = await operators.custom_code_generate(ctx, instruction=said, **sampling)
+    async def write(name: str, **sampling: Any) -> None:
+        made = await operators.custom_code_generate(ctx, instruction=told[name], **sampling)
         pool.append(made["response"])
 
     for name in (name for layer in layers for name in layer):
         if name in ("Generate", "GenerateCoT"):
-            await write(instructions[name])
+            await write(name)
         elif name == "MultiGenerateCoT":
             varied = {"temperature": spread} if ctx.is_greedy() else {}
             for _ in range(several):
-                await write(instructions[name], **varied)
+                await write(name, **varied)
         elif name == "ScEnsemble":
             pool = [(await operators.sc_ensemble(ctx, pool))["response"]]
         elif name == "SelfRefine":
-            pool.append(await operators.revise_code(ctx, pool[-1], instructions[name]))
+            pool.append(await operators.revise_code(ctx, pool[-1], told[name]))
         elif name == "Test":
             pool.append(
                 (await operators.test(ctx, solution=pool[-1], test_loop=rewrites))["solution"]

@@ -73,8 +73,8 @@ The smallest workflow:
 
 Rules:
 - Write the complete class `Workflow` with `async def run_workflow(self)`; it returns a program.
-- Fit its steps to the kind and the difficulty of the problem, and do not solve the problem in it:
-  instructions hold advice, not the problem's details.
+- Fit its steps to the kind and the difficulty of the problem; the smallest workflow is for the
+  easiest ones. Do not solve the problem in it: instructions hold advice, not the problem's details.
 - Fewer than 7 steps; no loop goes round more than 3 times. Do not take programs apart as text.
 
 The problem:

@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import baselines
+from harness.errors import UsageError
 from harness.types import Method
 
 
 def methods(*, verbose: bool = False) -> Iterator[str]:
     """Every method in a few lines; `verbose` sets the paper's value beside each knob."""
     for name in baselines.names():
-        method = baselines.load(name)
+        try:
+            method = baselines.load(name)
+        except UsageError as error:  # of another package: what is ours loads
+            yield f"{name:14} {error}"
+            continue
         yield f"{name:14} {method.summary}"
         yield from _all_of(method) if verbose else _short(method)
 
@@ -25,7 +30,9 @@ def _short(method: Method) -> Iterator[str]:
 
 def _all_of(method: Method) -> Iterator[str]:
     knobs = baselines.knobs(method, {})
-    yield f"  level {method.level}; roles {', '.join(method.roles)}{_nodes(method)}"
+    level = method.level if method.level_of is None else method.level_of(knobs)
+    most = "" if level is method.level else f" ({method.level} at most)"
+    yield f"  level {level}{most}; roles {', '.join(method.roles)}{_nodes(method)}"
     calls = "; ".join(f"{role} {_range(*ends)}" for role, ends in method.calls(knobs).items())
     yield f"  calls a problem: {calls}"
     if method.fit is not None:
@@ -63,4 +70,4 @@ def _choices(knob: inspect.Parameter) -> str:
 def _paper(method: Method, name: str) -> str:
     if name == "search_problems":
         return "   0: all of list `search`"
-    return f"   paper: {method.paper[name]}" if name in method.paper else ""
+    return f"   sources: {method.paper[name]}" if name in method.paper else ""

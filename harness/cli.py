@@ -38,7 +38,6 @@ KEYS = {  # provider -> (key variables, base URL variables), the first one set c
     "anthropic": (("ANTHROPIC_API_KEY",), ("ANTHROPIC_BASE_URL",)),
     "vllm": (("VLLM_API_KEY",), ("VLLM_BASE_URL",)),
 }
-REPLIES = "replies.sqlite"  # in the cache folder
 FORMS = {  # of a model's name, beside the weights that `models pull` knows
     "local/PATH.gguf": "any GGUF file, by llama.cpp in this process",
     "openai/NAME": "key in OPENAI_API_KEY; --base-url for any compatible server",
@@ -1191,7 +1190,7 @@ def _sure(question: str, yes: bool) -> None:
 @cache_app.command("info", cls=Command)
 def cache_info(cache_dir: CacheDir = None, as_json: Json = False) -> None:
     """What is kept, by model, and how much room it takes."""
-    from harness.replies import ReplyCache
+    from harness.replies import REPLIES, ReplyCache
 
     folder = _cache(cache_dir)
     with ReplyCache(folder / REPLIES, "read", say=_say) as cache:
@@ -1224,7 +1223,7 @@ def cache_clear(
     as_json: Json = False,
 ) -> None:
     """Delete replies: what asks for them again pays again. Verdicts and models stay."""
-    from harness.replies import ReplyCache
+    from harness.replies import REPLIES, ReplyCache
 
     if older_than is not None and older_than < 0:
         raise UsageError(f"--older-than is at least 0 days, not {older_than:g}")

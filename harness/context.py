@@ -502,11 +502,13 @@ class SampleContext:
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """A sentence embedding of each text. Raises UsageError: not installed."""
-        return await self.aids.embed(texts)
+        with self.stopwatch.turn():  # one machine computes those of all samples
+            return await self.aids.embed(texts)
 
     async def compare(self, source: str, candidates: Sequence[str]) -> list[list[float]]:
         """PairRM's logits of all ordered pairs. Raises UsageError: no weights."""
-        return await self.aids.compare(source, candidates)
+        with self.stopwatch.turn():
+            return await self.aids.compare(source, candidates)
 
     def is_greedy(self, role: str = "worker") -> bool:
         """Whether equal requests to this role get equal answers."""

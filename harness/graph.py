@@ -401,6 +401,7 @@ class _Walk:
         agent = self._agent(node.func)
         if agent or (label := self._operator(name)):
             label, hint = agent or (label, "")
+            sources |= self._read(node.func) if agent else NONE  # what it was made with
             made = self.made.get(((id(node),), self.calls))
             if made is None:
                 hints = [hint, *_hints(node)]
@@ -577,7 +578,7 @@ def dot(graph: Graph) -> str:
     """The graph in Graphviz's language; every label quoted."""
     lines = [
         "digraph workflow {",
-        "rankdir=TB",
+        "rankdir=TB; bgcolor=white",
         'node [shape=box, style=rounded, fontname="sans-serif", fontsize=11]',
         'edge [fontname="sans-serif", fontsize=9]',
     ]

@@ -456,9 +456,11 @@ def _make(parent: Path, stack: contextlib.ExitStack) -> Path | None:
         except OSError:  # not ours to write, or read-only as in most containers
             return None
         held = hold(folder)
-        if held is not None:
+        if held is not None and folder.is_dir():
             stack.callback(os.close, held)
             return folder
+        if held is not None:  # another process took it for a stale one between the two
+            os.close(held)
 
 
 def hold(folder: Path) -> int | None:

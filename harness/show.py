@@ -153,7 +153,8 @@ def list_runs(results_dir: Path, out: Console | None = None) -> None:
         rows, state = _state(run_dir, head)
         if head.get("stage") == "fit":
             told = search_line([record for _, record in records_of(run_dir)])
-            line(console, f"{run_dir.name}  {state['status']}  search: {told}")
+            remarks = "".join(f"  [{remark}]" for remark in _remarks(head))
+            line(console, f"{run_dir.name}  {state['status']}  search: {told}{remarks}")
             continue
         asked = state["samples_asked"]
         done = f"{len(rows)}/{asked if asked is not None else '?'}"
@@ -199,7 +200,9 @@ def _print_run(
     for name, value in _words(head):
         line(console, f"  {name:<10} {value}")
     if head.get("stage") == "fit":
-        line(console, f"  {'status':<10} {state['status']}, after {duration(state['session_s'])}")
+        remarks = "".join(f"  [{remark}]" for remark in _remarks(head))
+        took = duration(state["session_s"])
+        line(console, f"  {'status':<10} {state['status']}, after {took}{remarks}")
         line(console, "")
         records = [record for _, record in records_of(run_dir)]
         bill = bill_of(records)
@@ -352,7 +355,14 @@ def _spent_lines(rows: list[dict[str, Any]], state: Mapping[str, Any]) -> Iterat
 
 
 def _part_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """The scores beside pass@1: on tests that no feedback test repeats, on base and plus tests."""
+    """The scores beside pass@1: over further final runs, on parts of the tests."""
+    if any(row.get("reruns") for row in rows):
+        every = [
+            {**row, "verdict": v}
+            for row in rows
+            for v in (row.get("verdict"), *(row.get("reruns") or ()))
+        ]
+        yield f"over all final runs: {score_line(_estimate(every))}"
     fresh = _estimate([row for row in rows if row.get("fresh") is not None], "fresh")
     if fresh.value is not None:
         yield f"on hidden tests that no feedback test repeats: {score_line(fresh)}"
@@ -393,7 +403,8 @@ def _words(head: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                              if v is not None)  # fmt: skip
         yield role, f"{made.get('model')}" + (f" ({sampling})" if sampling else "")
     yield "protocol", f"{head.get('protocol')}, level {head.get('level')}"
-    yield "sampling", f"{head.get('n_samples')} per problem, seed {head.get('seed')}"
+    drawn = "" if head.get("stage") == "fit" else f"{head.get('n_samples')} per problem, "
+    yield "sampling", f"{drawn}seed {head.get('seed')}"
     environment = f", environment {head['environment']}" if head.get("environment") else ""
     yield "sandbox", f"{head.get('sandbox')}, grader {head.get('grader_version')}{environment}"
     if left_out := _left_out(head.get("left_out")):

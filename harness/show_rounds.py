@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import StoreError
 from harness.metrics import count, percent
 from harness.page import line, table
-from harness.rounds import Record, Round, at_calls, rounds_of
+from harness.rounds import BEST_OF_N, Record, Round, at_calls, rounds_of
 from harness.show_sample import records_of
 from harness.store import UNGRADED, ranking, read_run_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-BEST_OF_N = "best-of-n"  # the control that methods working in rounds are set beside
 KINDS = ("round", "hidden", "call", "result")
 NOTE = (
     "all feedback, all hidden: samples whose best program so far, as feedback has it, passes all "

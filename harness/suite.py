@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from harness.errors import (
     StoreError,
     UsageError,
 )
+from harness.forecast import Forecast
 from harness.grid import Cell, Suite, load, shipped, short
 from harness.journal import read_run, read_segment, segments
 from harness.metrics import count, dollars, duration, percent
@@ -50,7 +51,8 @@ class Row:
     run_dir: Path
     status: str = "left"  # or complete, partial, busy, budget, refused, skipped, failed
     reason: str | None = None
-    forecast: forecast.Forecast | None = None  # of all of the cell
+    forecast: Forecast | None = None  # of all of the cell
+    search: Forecast | None = None  # of what its method finds first, if that is to come
 
     @property
     def left(self) -> int:
@@ -65,10 +67,10 @@ class Row:
         """Calls, tokens, usd and minutes of what is left, as (least, most); None is unknown."""
         if self.forecast is None:
             return {}
-        found = api.ahead(self.forecast, self.progress)
-        calls = [sum(ends) for ends in zip(*found.calls.values(), strict=True)]
-        parts: dict[str, Range | None] = {"calls": (calls[0], calls[1]), "tokens": found.tokens}
-        return parts | {"usd": found.usd, "minutes": found.minutes}
+        parts = [_ends(api.ahead(self.forecast, self.progress))]
+        if self.search is not None:
+            parts.append(_ends(self.search))
+        return _summed(parts)
 
     def as_dict(self) -> dict[str, Any]:
         plan, progress, estimate = self.plan, self.progress, self.progress.estimate()
@@ -142,14 +144,25 @@ class SuiteSummary:
 
     def ahead(self) -> dict[str, Range | None]:
         """The sums of what the cells still take; None as soon as one is unknown."""
-        parts = [row.ahead() for row in self.rows]
-        found: dict[str, Range | None] = {}
-        for name in parts[0] if parts else ():
-            ends = [part[name] for part in parts]
-            known = [end for end in ends if end is not None]
-            total = (sum(low for low, _ in known), sum(high for _, high in known))
-            found[name] = total if len(known) == len(ends) else None
-        return found
+        return _summed([row.ahead() for row in self.rows])
+
+
+def _ends(found: Forecast) -> dict[str, Range | None]:
+    """Calls of all roles, tokens, usd and minutes of a forecast."""
+    calls = [sum(ends) for ends in zip(*found.calls.values(), strict=True)]
+    parts: dict[str, Range | None] = {"calls": (calls[0], calls[1]), "tokens": found.tokens}
+    return parts | {"usd": found.usd, "minutes": found.minutes}
+
+
+def _summed(parts: Sequence[Mapping[str, Range | None]]) -> dict[str, Range | None]:
+    """The sums of such parts; None as soon as one is unknown."""
+    found: dict[str, Range | None] = {}
+    for name in parts[0] if parts else ():
+        ends = [part[name] for part in parts]
+        known = [end for end in ends if end is not None]
+        total = (sum(low for low, _ in known), sum(high for _, high in known))
+        found[name] = total if len(known) == len(ends) else None
+    return found
 
 
 def survey(
@@ -168,6 +181,8 @@ def survey(
         if forecasts:
             past = forecast.read_past(row.plan)
             row.forecast = forecast.forecast(row.plan, past=past)
+            if row.plan.unfitted is not None:
+                row.search = forecast.forecast(row.plan.unfitted)
     return SuiteSummary(suite, rows)
 
 

@@ -129,7 +129,7 @@ def tree_dot(nodes: Sequence[SearchNode]) -> str:
     best = best_of(nodes)
     lines = [
         "digraph search {",
-        "rankdir=TB",
+        "rankdir=TB; bgcolor=white",
         'node [shape=box, style=rounded, fontname="sans-serif", fontsize=11]',
     ]
     kept = [node for node, _ in _ordered(nodes)][:DRAWN]

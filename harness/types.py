@@ -190,7 +190,8 @@ class Model(Protocol):
     cacheable: bool = True  # its replies are worth keeping for other runs
     recorded: bool = False  # its answers were paid for before: nothing is paid again
     simulated: bool = False  # its answers are not a model's: never ranked, never in a paper
-    trained: Mapping[str, Any] = {}  # knobs of the meta-agent that it was trained as, by name
+    trained_knobs: Mapping[str, Any] = {}  # of the method whose meta-agent it was trained as
+    trained_on: tuple[str, ...] = ()  # ids of the problems that it was trained on
 
     def identity(self) -> dict[str, Any]:
         """What tells this model from another: name, base URL, weights digest. No key, ever."""

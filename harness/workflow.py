@@ -216,6 +216,8 @@ async def _answer(
     name = request["operator"]
     reply: dict[str, Any] = {"id": request["id"]}
     try:
+        if name not in operators:
+            raise AttributeError(f"no such operator; there are {', '.join(operators)}")
         operator = operators[name]
         arguments = _fitting(operator, request["positional"], request["keywords"])
         form = str(arguments.get("output_format") or "")[:FORM_CHARS]

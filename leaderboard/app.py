@@ -2,8 +2,7 @@
 
 Run by `leaderboard.serve`, or `streamlit run leaderboard/app.py -- RESULTS_DIR`. It reads the
 snapshot that `board.json` names and writes nothing. The address carries the view: `?run=` and
-`&sample=` reopen what was being looked at. Whatever a model wrote is shown by `st.code` or in a
-table cell, as text, never as Markdown or HTML.
+`&sample=` reopen what was being looked at; `?run=` may name a search as well.
 """
 
 from __future__ import annotations
@@ -11,20 +10,23 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from harness import graph
 from harness.errors import StoreError
 from harness.metrics import count, dollars, duration, percent
-from harness.show import (
+from harness.rounds import Round
+from harness.show import paid_line
+from harness.show_rounds import NOTE, rival_note, round_table
+from harness.show_sample import (
     HIDDEN,
     call_line,
-    paid_line,
     request_text,
     round_line,
+    round_nodes,
     verdict_line,
     workflow_line,
 )
@@ -36,15 +38,32 @@ from harness.store import (
     out_option,
     plain,
 )
+from harness.tree import tree_dot, tree_text
 from leaderboard.export import table, title
 from leaderboard.queries import (
     BoardRow,
     Group,
     SampleRow,
+    attempts,
+    best_of_n,
     board,
     groups,
+    run_rounds,
     sample_trajectory,
     samples,
+    searches,
+)
+from leaderboard.searches import attempt_page, search_page, searches_table
+from leaderboard.widgets import (
+    clickable,
+    code,
+    day,
+    drawing,
+    escaped,
+    go,
+    labelled,
+    plain_table,
+    stamp,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +74,7 @@ FIRST_ROW = "python -m harness eval --method flowreasoner"
 STYLE = (
     "<style>.stMainBlockContainer {padding-top: 3.5rem} h1 {font-size: 1.8rem !important}</style>"
 )
+LINE = "The best program so far passes"
 MARKS = {"passed": "✓", "invalid": "?"}  # any other verdict is ✗
 
 
@@ -80,17 +100,29 @@ def draw(results_dir: Path, pointer: Pointer) -> None:
     if run_id is None:
         board_page(connection, pointer)
         return
+    problem_id, _, number = (chosen or "").rpartition(":")
+    one = None
+    if chosen is not None and number.isdigit():
+        one = sample_trajectory(connection, results_dir, run_id, problem_id, int(number))
+    for search in searches(connection, run_id):
+        if one is None:
+            search_page(connection, search)
+            return
+        tried = [a for a in attempts(connection, run_id)
+                 if (a.problem_id, a.sample) == (one.problem_id, one.sample)]  # fmt: skip
+        attempt_page(search, one, tried[0] if tried else None)
+        one.notes = [note for note in one.notes if note["kind"] != "trial"]
+        trajectory_part(one)
+        return
     found = board(connection, run_id)
     if not found:
         st.warning("This address names a run that is not in the results.")
         st.code(plain(run_id), language=None)
         st.button("Back to the board", on_click=go)
         return
-    problem_id, _, number = (chosen or "").rpartition(":")
-    if chosen is None or not number.isdigit():
+    if one is None:
         run_page(connection, results_dir, found[0])
     else:
-        one = sample_trajectory(connection, results_dir, run_id, problem_id, int(number))
         sample_page(connection, found[0], one)
 
 
@@ -115,15 +147,6 @@ def watch(results_dir: Path) -> None:
         st.rerun()
 
 
-def go(run: str | None = None, sample: str | None = None) -> None:
-    """Make the address say which run and sample are looked at."""
-    for name, value in (("run", run), ("sample", sample)):
-        if value is not None:
-            st.query_params[name] = value
-        elif name in st.query_params:
-            del st.query_params[name]
-
-
 def empty(results_dir: Path) -> None:
     st.title(QUESTION)
     st.info("There is no result yet. This command makes the first row; then reload this page.")
@@ -137,8 +160,10 @@ def empty(results_dir: Path) -> None:
 
 def board_page(connection: DuckDBPyConnection, pointer: Pointer) -> None:
     st.title(QUESTION)
-    rows = board(connection)
+    rows, tried = board(connection), searches(connection)
     if not rows:
+        if tried:
+            searches_table(tried)
         st.info("The database holds no run yet. This command makes the first row.")
         st.code(FIRST_ROW, language="bash", wrap_lines=True)
         return
@@ -151,6 +176,8 @@ def board_page(connection: DuckDBPyConnection, pointer: Pointer) -> None:
         st.info("No run matches these filters.")
     for number, group in enumerate(groups(shown)):
         board_table(group, number)
+    if tried:
+        searches_table(tried)
     if any(row.kind != "simulated" for row in rows):  # which no table for a paper holds
         with st.container(horizontal=True):
             for name, kind in (("CSV", "csv"), ("Markdown", "markdown"), ("LaTeX", "latex")):
@@ -199,6 +226,7 @@ def board_table(group: Group, number: int) -> None:
             "Tokens": row.per_sample(row.tokens),
             "Dollars": row.fresh_cost_usd,
             "Time": row.per_sample(row.wall_s),
+            "Search": "none" if row.search is None else row.search.words,
             "Problems": progress(row),
             "Left out": row.left_out,
             "Worker": plain(row.worker),
@@ -230,6 +258,10 @@ def board_table(group: Group, number: int) -> None:
             "Time": number_column(
                 format="%.1f s",
                 help="Seconds per sample, without its waits for a turn at the model",
+            ),
+            "Search": st.column_config.TextColumn(
+                help="What finding the method's workflow took before, once, in no other number: "
+                "dollars, or tokens where it was free"
             ),
             "Left out": number_column(help="Problems asked for that could not be run here"),
             "Level": st.column_config.TextColumn(help="What the method may do with feedback tests"),
@@ -276,6 +308,7 @@ def run_page(connection: DuckDBPyConnection, results_dir: Path, row: BoardRow) -
     if not found:
         st.info("No sample of this run has been graded yet.")
         return
+    rounds_part(connection, row)
     st.subheader("Samples")
     verdicts = sorted({one.verdict for one in found})
     wanted = st.pills("Verdict", verdicts, selection_mode="multi", key="verdict",
@@ -294,6 +327,38 @@ def run_page(connection: DuckDBPyConnection, results_dir: Path, row: BoardRow) -
         },
     )
     about(row)
+
+
+def rounds_part(connection: DuckDBPyConnection, row: BoardRow) -> None:
+    """What each round brought: feedback beside hidden score, and best-of-n at equal calls."""
+    rounds = run_rounds(connection, row.run_id)
+    if not rounds:
+        return
+    rival = best_of_n(connection, row)
+    st.subheader("Rounds")
+    if any(one.hidden is not None for one in rounds):
+        points = curve("all feedback tests", [(one, one.passes) for one in rounds])
+        points += curve("all hidden tests", [(one, one.hidden) for one in rounds])
+        most = max(one.calls or 0.0 for one in rounds)
+        beside = [one for one in (rival[1] if rival else ()) if (one.calls or 0.0) <= most]
+        points += curve("all hidden tests, in best-of-n", [(one, one.hidden) for one in beside])
+        st.line_chart(points, x="calls", y="percent", color=LINE, height=300,
+                      x_label="Model calls of a sample, on average", y_label="Samples, percent",
+                      alt="The table below in lines")  # fmt: skip
+    names, lines = round_table(rounds, rival and rival[1])
+    plain_table(names, lines)
+    if any(one.hidden is not None for one in rounds):
+        note = rival_note(row.method, rival and rival[0].run_id)
+        st.caption(escaped(f"{NOTE}. {note}."))
+
+
+def curve(name: str, values: Sequence[tuple[Round, float | None]]) -> list[dict[str, Any]]:
+    """Points of a line over calls, those aside that are not known."""
+    return [
+        {LINE: name, "calls": one.calls, "percent": 100 * value}
+        for one, value in values
+        if value is not None and one.calls is not None
+    ]
 
 
 def sample_cells(one: SampleRow) -> dict[str, Any]:
@@ -333,12 +398,16 @@ def headline(row: BoardRow) -> None:
     words += [f"overlap-free {percent(row.overlap_free)}"] if row.overlap_free is not None else []
     words += [f"{row.left_out} problems left out"] if row.left_out else []
     words += ["custom data"] if row.custom else []
+    if row.search is not None:
+        words.append(f"search before it: {row.search.words}")
     if found.errored:
         words.append(
             f"{found.errored} errored samples: pass@1 between {percent(found.floor)} and "
             f"{percent(found.ceiling)} were they graded"
         )
     st.caption(escaped(" · ".join(words)))
+    if row.search is not None and row.search.run is not None:
+        st.button("Its search", on_click=go, args=(row.search.run,), type="tertiary")
 
 
 def about(row: BoardRow) -> None:
@@ -378,7 +447,15 @@ def sample_page(connection: DuckDBPyConnection, row: BoardRow, found: Trajectory
             code(solution, "python")
         else:
             st.caption("No program was handed in.")
+    trajectory_part(found)
+
+
+def trajectory_part(found: Trajectory) -> None:
+    """What a sample did, round by round, each workflow with its graph."""
     st.subheader("Trajectory")
+    nodes = round_nodes(found)
+    if any(node.parent is not None for node in nodes):
+        drawing(tree_dot(nodes), tree_text(nodes))
     if found.earlier:
         st.caption("An earlier, unfinished try is left out, but for its calls.")
     for number in found.round_numbers():
@@ -391,9 +468,25 @@ def sample_page(connection: DuckDBPyConnection, row: BoardRow, found: Trajectory
             for one in part.rounds:
                 labelled("Modification", one.get("modification"))
                 labelled("Error", one.get("error"))
-                labelled("Workflow", found.text(one.get("workflow_sha")), "python")
+                workflow_part(found.text(one.get("workflow_sha")))
                 labelled("Prompts", found.text(one.get("prompts_sha")), "python", fold=True)
             steps(found, part)
+
+
+def workflow_part(text: str | None) -> None:
+    """A workflow's code, and beside it its graph."""
+    if not text:
+        return
+    left, right = st.columns([3, 2])
+    with left:
+        labelled("Workflow", text, "python")
+    with right:
+        st.caption("Its graph")
+        found = graph.workflow_graph(text)
+        if found.error is None:
+            drawing(graph.dot(found), graph.text(found))
+        else:
+            code(graph.text(found))
 
 
 def steps(found: Trajectory, part: Trajectory) -> None:
@@ -428,66 +521,6 @@ def neighbours(connection: DuckDBPyConnection, run_id: str, here: str) -> None:
             inside = 0 <= to < len(names)
             st.button(label, on_click=go, args=(run_id, names[to] if inside else here),
                       disabled=not inside)  # fmt: skip
-
-
-def clickable(
-    records: Sequence[dict[str, Any]],
-    key: str,
-    targets: Sequence[tuple[str, str | None]],
-    columns: dict[str, Any],
-) -> None:
-    """A table in which a click on a row makes the address name its target."""
-    import pyarrow as pa
-
-    def chosen() -> None:
-        selection = st.session_state[key]["selection"]
-        picked = [*selection["rows"], *(cell[0] for cell in selection["cells"])]
-        if picked:
-            go(*targets[picked[0]])
-
-    st.dataframe(
-        pa.Table.from_pylist(list(records)),
-        key=key,
-        hide_index=True,
-        height="content" if len(records) <= 30 else "auto",
-        placeholder="unknown",
-        column_config=columns,
-        on_select=chosen,
-        selection_mode=("single-row", "single-cell"),
-    )
-
-
-def labelled(
-    label: str, text: str | None, language: str | None = None, *, fold: bool = False
-) -> None:
-    """A caption of ours over a text of a model; nothing when there is no text."""
-    if not text:
-        return
-    if fold:
-        with st.expander(label):
-            code(text, language)
-        return
-    st.caption(label)
-    code(text, language)
-
-
-def code(text: str, language: str | None = None) -> None:
-    """Any text as it is: no Markdown, no HTML, control characters as escapes."""
-    st.code(plain(text), language=language, wrap_lines=True)
-
-
-def escaped(text: str) -> str:
-    """`text` for a label, where Markdown would be read: every mark loses its meaning."""
-    marks = "\\`*_{}[]()<>#+-.!|~$:"
-    return "".join(f"\\{ch}" if ch in marks else ch for ch in " ".join(plain(text).split()))
-
-
-def stamp(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def day(at: float | None) -> str | None:
-    return None if at is None else stamp(at)[:10]
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 Format = Literal["markdown", "csv", "latex", "html"]
 FORMATS: tuple[Format, ...] = ("markdown", "csv", "latex", "html")
 HEAD = ("Method", "pass@1", "95% interval", "Overlap-free", "n", "Worker", "Meta-agent", "Level",
-        "Calls", "Tokens", "Dollars", "Time")  # fmt: skip
-ABSENT = "–"  # in place of an overlap-free score
-NUMBERS = frozenset({"pass@1", "Overlap-free", "n", "Calls", "Tokens", "Dollars", "Time"})
+        "Calls", "Tokens", "Dollars", "Time", "Search")  # fmt: skip
+ABSENT = "–"  # in place of an overlap-free score, or of a search
+NUMBERS = frozenset({"pass@1", "Overlap-free", "n", "Calls", "Tokens", "Dollars", "Time", "Search"})
 
 
 def table(
@@ -83,7 +83,8 @@ def footnote(group: Group) -> str:
         "Student's t over problems where they were sampled several times; overlap-free: pass@1 on "
         f"the hidden tests that no feedback test repeats, {ABSENT} where none is left; calls, "
         "tokens and time are means per sample; dollars are for the whole run, with no reply "
-        "taken from a cache."
+        "taken from a cache; search: what finding the method's workflow took before, once and in "
+        f"none of these numbers, {ABSENT} where nothing was searched for."
     )
 
 
@@ -101,6 +102,7 @@ def cells(group: Group, row: BoardRow, digits: int = 1) -> list[str]:
         count(found.problems), row.worker, row.meta or "none", row.level or "unknown",
         count(row.per_sample(row.calls)), count(row.per_sample(row.tokens)),
         dollars(row.fresh_cost_usd), duration(row.per_sample(row.wall_s)),
+        ABSENT if row.search is None else row.search.words,
     ]  # fmt: skip
 
 
@@ -192,14 +194,17 @@ def _csv(rows: Sequence[BoardRow]) -> str:
     scores = ("value", "low", "high", "problems", "samples", "errored", "floor", "ceiling")
     sums = ("overlap_free", "calls", "tokens", "fresh_cost_usd", "cost_usd", "cached_calls",
             "wall_s")  # fmt: skip
-    writer.writerow([*plain, "started_at", *(f"pass@1_{name}" for name in scores), *sums])
+    search = ("run", "problems", "calls", "tokens", "fresh_cost_usd", "cost_usd", "wall_s")
+    writer.writerow([*plain, "started_at", *(f"pass@1_{name}" for name in scores), *sums,
+                     *(f"search_{name}" for name in search)])  # fmt: skip
     for row in rows:
         started = None if row.started_at is None else _iso(row.started_at)
         writer.writerow(
             [*(getattr(row, name) for name in plain), started,
              *(getattr(row.estimate, name) for name in scores),
              *(None if (value := getattr(row, name)) is None else round(value, 9)
-               for name in sums)]
+               for name in sums),
+             *(getattr(row.search, name, None) for name in search)]
         )  # fmt: skip
     return out.getvalue()
 

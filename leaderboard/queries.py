@@ -12,8 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.metrics import Estimate, interval
-from harness.store import FACTS, MIXED, TABLE_OF, Trajectory, read_artifact, trajectory
+from harness.metrics import Estimate, count, dollars, interval
+from harness.rounds import BEST_OF_N, Round, rounds_of
+from harness.store import (
+    FACTS,
+    MIXED,
+    TABLE_OF,
+    UNGRADED,
+    Trajectory,
+    ranking,
+    read_artifact,
+    trajectory,
+)
+from harness.tree import SearchNode, best_of, nodes_of, steps_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -59,13 +70,113 @@ SELECT runs.run_id, runs.method, runs.worker, runs.meta, runs.benchmark, runs.be
        coalesce(runs.first_look, false) AS first_look,
        coalesce(runs.custom, false) AS custom,
        coalesce(runs.needs_environment, false) AS needs_environment,
-       runs.environment, runs.left_out,
+       runs.environment, runs.left_out, runs.artifact,
        value, deviation, coalesce(problems, 0) AS problems, coalesce(graded, 0) AS graded,
        coalesce(errored, 0) AS errored, floor, ceiling, overlap_free, calls, tokens,
        fresh_cost_usd, cost_usd, cached_calls, wall_s
 FROM runs LEFT JOIN scores USING (run_no) LEFT JOIN spent USING (run_no)
+WHERE runs.stage = 'eval'
 ORDER BY value DESC NULLS LAST, started_at
 """
+
+
+SEARCHES = """
+WITH tried AS (
+  SELECT run_no, count(*) AS trials, count(*) FILTER (passed) AS passed,
+         count(DISTINCT problem_id) AS problems
+  FROM (SELECT DISTINCT ON (run_no, result_key) * FROM trials) GROUP BY run_no
+), spent AS (
+  SELECT run_no, count(*) AS calls,
+         CASE WHEN count(prompt_tokens) = count(*) AND count(completion_tokens) = count(*)
+              THEN sum(prompt_tokens + completion_tokens) END::BIGINT AS tokens,
+         CASE WHEN count(fresh_cost_usd) = count(*) THEN sum(fresh_cost_usd) END AS fresh_cost_usd,
+         CASE WHEN count(cost_usd) = count(*) THEN sum(cost_usd) END AS cost_usd,
+         count(*) FILTER (cached) AS cached_calls
+  FROM calls WHERE error IS NULL GROUP BY run_no
+)
+SELECT run_id, method, worker, meta, benchmark, list, protocol, level, kind, status, started_at,
+       knobs, command, coalesce(trials, 0) AS trials, coalesce(passed, 0) AS passed,
+       coalesce(problems, 0) AS problems, coalesce(calls, 0) AS calls, tokens, fresh_cost_usd,
+       cost_usd, coalesce(cached_calls, 0) AS cached_calls,
+       (SELECT list(rows.run_id ORDER BY rows.run_id) FROM runs AS rows
+        WHERE rows.stage = 'eval' AND rows.artifact ->> 'run' = runs.run_id) AS used_by
+FROM runs LEFT JOIN tried USING (run_no) LEFT JOIN spent USING (run_no)
+WHERE stage = 'fit'
+ORDER BY started_at NULLS LAST, run_id
+"""
+
+
+@dataclass(frozen=True)
+class SearchCost:
+    """What the search behind a row took, once, before it: in no other number of the row."""
+
+    run: str | None  # its run, or where it was read from
+    file: str | None
+    problems: int | None  # that it was made on
+    calls: int | None
+    tokens: int | None
+    cost_usd: float | None  # paid
+    fresh_cost_usd: float | None  # the price where no reply is kept
+    wall_s: float | None
+
+    @property
+    def words(self) -> str:
+        """Dollars where it cost some, else tokens, else calls: the first that is known."""
+        if self.fresh_cost_usd:
+            return dollars(self.fresh_cost_usd)
+        if self.tokens is not None:
+            return f"{count(self.tokens)} tokens"
+        return "unknown" if self.calls is None else f"{count(self.calls)} calls"
+
+
+@dataclass(frozen=True)
+class SearchRow:
+    """One search: what a method's `fit` tried before any row, and what that took so far."""
+
+    run_id: str
+    method: str
+    worker: str
+    meta: str | None
+    benchmark: str
+    list: str | None
+    protocol: str | None
+    level: str | None
+    kind: str
+    status: str | None
+    started_at: float | None
+    knobs: str  # JSON
+    command: str | None
+    trials: int  # graded attempts
+    passed: int  # of these
+    problems: int  # that were attempted
+    calls: int
+    tokens: int | None
+    fresh_cost_usd: float | None
+    cost_usd: float | None
+    cached_calls: int
+    used_by: tuple[str, ...]  # rows that rest on it
+    nodes: tuple[SearchNode, ...]
+
+    @property
+    def best(self) -> SearchNode | None:
+        return best_of(self.nodes)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One graded attempt of a search at a problem."""
+
+    problem_id: str
+    sample: int  # tells it from other attempts at the problem
+    label: str | None
+    passed: bool | None
+    share: float | None  # of all tests of the problem
+    detail: str | None
+    code_sha: str | None
+    calls: int | None
+    tokens: float | None
+    usd: float | None
+    wall_s: float | None
 
 
 @dataclass(frozen=True)
@@ -110,6 +221,7 @@ class BoardRow:
     cost_usd: float | None  # what was paid
     cached_calls: int | None  # answered by kept replies, so that time is not comparable
     wall_s: float | None
+    search: SearchCost | None = None  # None: the method needs none
 
     def per_sample(self, total: float | None) -> float | None:
         """A sum over this run's samples as their mean; None when it is unknown or there is none."""
@@ -119,12 +231,7 @@ class BoardRow:
     @property
     def ranking(self) -> tuple[str, ...]:
         """What two rows must share to be compared at all."""
-        return tuple(
-            x or ""
-            for x in (self.benchmark, self.benchmark_digest, self.list, self.protocol,
-                      self.grader_version, self.price_table,
-                      self.environment if self.needs_environment else None)
-        )  # fmt: skip
+        return ranking(vars(self))
 
     @property
     def unranked(self) -> str | None:
@@ -184,6 +291,7 @@ def board(connection: DuckDBPyConnection, run_id: str | None = None) -> list[Boa
             continue
         left_out = found.pop("left_out")
         found["left_out"] = None if left_out is None else len(json.loads(left_out))
+        found["search"] = _search_cost(found.pop("artifact"))
         value, deviation = found.pop("value"), found.pop("deviation")
         problems, graded = found.pop("problems"), found.pop("graded")
         low, high = None, None
@@ -196,6 +304,108 @@ def board(connection: DuckDBPyConnection, run_id: str | None = None) -> list[Boa
         }
         rows.append(BoardRow(**named, **found, estimate=estimate))
     return rows
+
+
+def _search_cost(artifact: str | None) -> SearchCost | None:
+    """The cost of a search from what run.json says of it."""
+    told = json.loads(artifact or "null")
+    if told is None:
+        return None
+    spent = told.get("spent") or {}
+    numbers = ("calls", "tokens", "cost_usd", "fresh_cost_usd", "wall_s")
+    known = {name: spent.get(name) for name in numbers}
+    for name, value in known.items():
+        known[name] = value if isinstance(value, int | float) else None
+    return SearchCost(told.get("run"), told.get("file"), told.get("problems"), **known)
+
+
+def searches(connection: DuckDBPyConnection, run_id: str | None = None) -> list[SearchRow]:
+    """Every search, or the one asked for; the oldest first."""
+    rows = []
+    for found in _dicts(connection, SEARCHES):
+        if run_id in (None, found["run_id"]):
+            nodes = tuple(nodes_of(_facts(connection, "node", found["run_id"])))
+            named: dict[str, Any] = {
+                k: found.pop(k) or "unknown" for k in ("method", "worker", "benchmark", "kind")
+            }
+            used_by = tuple(found.pop("used_by") or ())
+            rows.append(SearchRow(**named, **found, used_by=used_by, nodes=nodes))
+    return rows
+
+
+def search_steps(connection: DuckDBPyConnection, run_id: str) -> list[dict[str, float]]:
+    """The steps of a search that trains, their numbers by name."""
+    return steps_of(_facts(connection, "note", run_id))
+
+
+def attempts(connection: DuckDBPyConnection, run_id: str) -> list[Attempt]:
+    """The graded attempts of a search, in the order in which they ended."""
+    last = {row["result_key"]: row for row in _facts(connection, "trial", run_id)}
+    names = Attempt.__dataclass_fields__
+    return [Attempt(**{name: row[name] for name in names}) for row in last.values()]
+
+
+def run_rounds(
+    connection: DuckDBPyConnection, run_id: str, problems: frozenset[str] | None = None
+) -> list[Round]:
+    """The rounds of a run, or of its samples of some problems."""
+    found = [
+        {"kind": kind, **row}
+        for kind in ("round", "hidden")
+        for row in _facts(connection, kind, run_id)
+    ]
+    found += [
+        {"kind": "call", **row}
+        for row in _dicts(
+            connection,
+            "SELECT result_key, problem_id, round, count(*) AS count FROM calls "
+            "WHERE run_no = (SELECT run_no FROM runs WHERE run_id = ?) AND error IS NULL "
+            "GROUP BY ALL",
+            [run_id],
+        )
+    ]
+    return rounds_of(row for row in found if problems is None or row["problem_id"] in problems)
+
+
+def best_of_n(connection: DuckDBPyConnection, row: BoardRow) -> tuple[BoardRow, list[Round]] | None:
+    """The best-of-n run that may be compared with a row, looked at on the row's problems.
+
+    It shares the ranking and the worker, and has a verdict on each of the problems; of several, the
+    one of the most draws, and of these the newest.
+    """
+    problems = solved_problems(connection, row.run_id)
+    if row.method == BEST_OF_N or not problems:
+        return None
+    found = []
+    for other in board(connection):
+        if (other.method, other.worker, other.ranking) != (BEST_OF_N, row.worker, row.ranking):
+            continue
+        if problems <= solved_problems(connection, other.run_id):
+            rounds = run_rounds(connection, other.run_id, problems)
+            found.append((len(rounds), other.started_at or 0.0, other.run_id, other, rounds))
+    return max(found, key=lambda one: one[:3])[3:] if found else None
+
+
+def solved_problems(connection: DuckDBPyConnection, run_id: str) -> frozenset[str]:
+    """The problems of a run that have a verdict."""
+    return frozenset(one.problem_id for one in samples(connection, run_id)
+                     if one.verdict not in UNGRADED)  # fmt: skip
+
+
+def _facts(connection: DuckDBPyConnection, kind: str, run_id: str) -> list[dict[str, Any]]:
+    """All records of a kind that a run has, in the order of its journal, in the journal's words."""
+    names = ", ".join(f'"{name}"' for name in FACTS[kind])
+    found = []
+    for row in _dicts(
+        connection,
+        f"SELECT {names} FROM {TABLE_OF[kind]} "
+        "WHERE run_no = (SELECT run_no FROM runs WHERE run_id = ?) ORDER BY segment, rowid",
+        [run_id],
+    ):
+        for name in (n for n, sql in FACTS[kind].items() if sql == "JSON" and row[n]):
+            row[name] = json.loads(row[name])
+        found.append({"kind": kind, **(row.pop("fields", None) or {}), **row})
+    return found
 
 
 def groups(rows: Iterable[BoardRow]) -> list[Group]:

@@ -54,7 +54,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What tests find out is not kept in the user's cache, and nothing is taken from there."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
-        patch.setattr("harness.api.user_cache_path", lambda _: folder)
+        patch.setattr("harness.plan.user_cache_path", lambda _: folder)
         yield
 
 

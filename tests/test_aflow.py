@@ -281,7 +281,8 @@ def test_parents_are_drawn_by_the_mixed_rule_among_round_1_and_the_best_others()
     scores = [0.8, 0.2, 0.9, 1.0, 0.5, 1.0]
     nodes = [Node(n, "", "", means=[score]) for n, score in enumerate(scores, 1)]
     nodes[5].error = "run: NameError: x"  # the other 1.0: what does not work is no parent
-    expected = dict(zip((1, 4, 3, 5), mixed_probabilities([0.8, 1.0, 0.9, 0.5], 0.1, 0.3)))
+    weights = mixed_probabilities([0.8, 1.0, 0.9, 0.5], 0.1, 0.3)
+    expected = dict(zip((1, 4, 3, 5), weights, strict=True))
     rng = random.Random(0)
     drawn = Counter(draw_parent(rng, nodes, 4, 0.1, 0.3).number for _ in range(20_000))
     assert drawn.keys() == expected.keys()

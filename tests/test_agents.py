@@ -140,7 +140,6 @@ async def test_the_contract_takes_what_meta_agents_write(desk, name, code, expec
         ),
         (forward("a, b, c = self.run_examples('x')\nraise SystemExit"), "run:SystemExit", "run"),
         (forward("import os\nos._exit(3)"), "run:exit", "exit status 3"),
-        (forward("x = []\nwhile True: x.append(bytearray(10**6))"), "run:", ""),
         ("async def forward(self, taskInfo):\n    await 5", "run:TypeError", "(line 2)"),
     ],
 )
@@ -153,6 +152,11 @@ async def test_errors_come_back_as_one_line_of_data(desk, code, error_class, say
     assert says in (found.error or "")
     assert "\n" not in (found.error or "")
     assert made.models["worker"].requests == []
+
+
+async def test_an_agent_that_takes_all_memory_is_told_so(desk):
+    found = await run(desk(), forward("x = []\nwhile True: x.append(bytearray(10**6))"))
+    assert found.error_class in ("run:MemoryError", "run:memory")
 
 
 async def test_calls_in_a_pool_of_threads_are_answered_beside_each_other(tmp_path, grader):
@@ -252,6 +256,7 @@ async def test_missing_fields_are_empty_and_recorded(desk):
 
 
 TWO = ["thinking", "code"]
+DOCUMENTED = 'def double(x):\n    """ Twice x.\n    >>> double(1)\n    2\n    """\n    return 2 * x'
 BROKEN_JSON = '{"thinking": "say "x", then", "code": "def double(x):\\n    return \\"a\\" * x"}'
 
 
@@ -284,6 +289,18 @@ BROKEN_JSON = '{"thinking": "say "x", then", "code": "def double(x):\\n    retur
             TWO,
             {"thinking": 'say "x", then', "code": 'def double(x):\n    return "a" * x'},
         ),
+        # as a small model writes it: Python's quotes, and none at the end
+        (
+            f'```json\n{{\n  "thinking": ["t"],\n  "code": """\n{DOCUMENTED}\n  """\n}}\n```',
+            ["code"],
+            {"code": DOCUMENTED},
+        ),
+        (
+            f'```json\n{{\n  "code": """\npython\n{DOCUMENTED}\n```\nNote that it is "short".',
+            ["code"],
+            {"code": DOCUMENTED},
+        ),
+        (f'{{"code": "{DOCUMENTED}\n}}\nThat is all.', ["code"], {"code": DOCUMENTED}),
         (f'{{"thinking": "t"}}\n```python\n{GOOD}\n```', TWO, {"thinking": "t", "code": GOOD}),
         (
             f"Thinking: t\nCode:\n```python\n{GOOD}\n```",
@@ -299,6 +316,12 @@ BROKEN_JSON = '{"thinking": "say "x", then", "code": "def double(x):\\n    retur
         ("**feedback**: wrong\ncorrect: False", ["feedback", "correct"], None),
         ('{"feedback": ["a", "b"], "correct": true}', ["feedback", "correct"], None),
         ('{"correct": {"a": 1}, "feedback": null}', ["feedback", "correct"], None),
+        (
+            told(test_code="assert double(1) == 2"),
+            ["test_code"],
+            {"test_code": "assert double(1) == 2"},
+        ),
+        ("```json\n{broken\n```", TWO, {"thinking": "```json\n{broken\n```"}),
         ("no", TWO, {"thinking": "no"}),
         ("", TWO, {}),
         ("{" * 5000, ["code"], {}),

@@ -161,3 +161,34 @@ def test_dollars_are_the_fresh_price_and_the_paid_ones_stand_in_the_raw_values(
     assert [rows[n]["cached_calls"] for n in ("first", "again")] == ["0", "4"]
     assert len(lines) == 2
     assert len(set(lines)) == 1
+
+
+def test_what_a_search_took_is_a_column_of_its_own(tmp_path: Path) -> None:
+    spent = {"calls": 3465, "tokens": 1_200_000, "cost_usd": 0.5, "fresh_cost_usd": 2.25,
+             "wall_s": 61.5}  # fmt: skip
+    run(tmp_path, "found", ["passed", "wrong"], artifact={"run": "fit-a", "problems": 33,
+                                                          "spent": spent})  # fmt: skip
+    free = {"run": None, "file": "a.json", "spent": {**spent, "fresh_cost_usd": 0.0}}
+    run(tmp_path, "free", ["passed", "wrong"], method="free", artifact=free)
+    run(tmp_path, "plain", ["passed", "wrong"], method="plain")
+    run(tmp_path, "fit-a", ["passed", "wrong"], stage="fit")
+    store = Store(tmp_path)
+    store.ingest()
+    store.snapshot()
+    with open_snapshot(tmp_path) as connection:
+        text = table(connection, "csv")
+        rows = {row["run_id"]: row for row in csv.DictReader(io.StringIO(text))}
+        markdown, latex = table(connection, "markdown"), table(connection, "latex")
+    assert set(rows) == {"found", "free", "plain"}  # a search is no row
+    names = [name for name in rows["found"] if name.startswith("search_")]
+    assert [rows["found"][name] for name in names] == [
+        "fit-a", "33", "3465", "1200000", "2.25", "0.5", "61.5",
+    ]  # fmt: skip
+    assert {rows["plain"][name] for name in names} == {""}
+    cells = {line.split(" | ")[0]: line.split(" | ")[-1] for line in markdown.splitlines()}
+    assert (cells["| direct"], cells["| free"], cells["| plain"]) == (
+        r"\$2.25 |", "1,200,000 tokens |", "– |",
+    )  # fmt: skip
+    assert rows["found"]["fresh_cost_usd"] == rows["plain"]["fresh_cost_usd"] == "0.5"
+    assert r"\$2.25 \\" in latex
+    assert "in none of these numbers" in latex

@@ -1,5 +1,6 @@
 """The board says what the journals say, keeps apart what may not be compared, and runs nothing."""
 
+import io
 import json
 import os
 import shutil
@@ -15,13 +16,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
 from harness.errors import StoreError, UsageError
 from harness.journal import Journal
 from harness.metrics import pass_at_1
-from harness.show import call_line
+from harness.show import show_run
+from harness.show_rounds import round_table
+from harness.show_sample import call_line
 from harness.store import Store, open_snapshot
-from leaderboard.queries import BoardRow, board, groups, sample_trajectory, samples
+from leaderboard.export import table
+from leaderboard.queries import (
+    BoardRow,
+    attempts,
+    best_of_n,
+    board,
+    groups,
+    run_rounds,
+    sample_trajectory,
+    samples,
+    search_steps,
+    searches,
+)
 from leaderboard.serve import refresh, serve
 
 if TYPE_CHECKING:
@@ -31,6 +47,17 @@ HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
     " **bold** $x^2$ [link](http://example.com) \x1b[31mred \ud800 :smile:"
 )
+
+HALF = "\ud800"  # of a character: no code that Python reads holds one
+LABEL = "</text><script>document.title='owned'</script>"
+WORKFLOW = f"""\
+class Workflow:
+    async def __call__(self, problem, entry_point):
+        solution = await self.custom_code_generate(problem=problem, model={LABEL!r})
+        while solution == "\\"]; n9 [URL=\\"javascript:alert(1)\\"];":
+            solution = await self.test(solution=solution)
+        return solution, 0  # {HOSTILE.replace(HALF, "")}
+"""
 
 
 def run(results_dir: Path, run_id: str, outcomes: dict[str, list[str]], **fields: Any) -> Path:
@@ -58,9 +85,12 @@ def run(results_dir: Path, run_id: str, outcomes: dict[str, list[str]], **fields
                 response_sha=journal.artifact(f"reply to {problem_id} {HOSTILE}"),
                 prompt_tokens=70, completion_tokens=30, cost_usd=cost, latency_s=0.5,
             )  # fmt: skip
-            workflow_sha = journal.artifact(f"class Workflow: ...  # {HOSTILE}")
+            workflow_sha = journal.artifact(WORKFLOW)
             journal.write("round", **key, round=1, modification=HOSTILE, score=0.5, scores=[0.5],
                           workflow_sha=workflow_sha)  # fmt: skip
+            broken = journal.artifact(f"class Workflow(: ...  # {HOSTILE.replace(HALF, '')}")
+            journal.write("round", **key, round=2, parent=1, modification=HOSTILE, score=0.0,
+                          scores=[0.0], workflow_sha=broken, error=HOSTILE)  # fmt: skip
             journal.write("feedback", **key, round=1, passed=1, total=2, errors=[HOSTILE])
             journal.write("ensemble", **key, winner=HOSTILE)
             journal.write(
@@ -269,13 +299,165 @@ def test_a_trajectory_holds_every_step_with_its_text(tmp_path: Path) -> None:
         assert found.result is not None
         assert found.result["verdict"] == "wrong"
         assert found.text(found.calls[0]["response_sha"]) == f"reply to HumanEval/9 {HOSTILE}"
-        assert found.round_numbers() == [None, 1]
+        assert found.round_numbers() == [None, 1, 2]
         assert found.feedback[0]["errors"][0].startswith("<script>")
         assert found.notes[0]["kind"] == "ensemble"
         assert len(found.of_round(1).calls) == 1
         shutil.rmtree(run_dir)
         with pytest.raises(StoreError, match="No such file"):
             sample_trajectory(connection, tmp_path, "flow", "HumanEval/9", 1)
+
+
+def in_rounds(
+    results_dir: Path, run_id: str, samples: dict[str, list[tuple[float, str]]], **fields: Any
+) -> None:
+    """A finished run in rounds of one call each: (feedback score, hidden verdict) by problem."""
+    outcomes = {name: [rounds[-1][1]] for name, rounds in samples.items()}
+    journal = Journal(run(results_dir, run_id, outcomes, **fields))
+    for problem_id, rounds in samples.items():
+        key = {"result_key": f"{problem_id}:0", "problem_id": problem_id, "sample": 0}
+        for number, (score, verdict) in enumerate(rounds, 1):
+            code = journal.artifact(f"program {number}")
+            if number > 1:  # the first round has its call already
+                journal.write("call", **key, call_no=number, round=number, role="worker")
+            journal.write("round", **key, round=number, score=score, scores=[score],
+                          code_sha=code)  # fmt: skip
+            journal.write("hidden", **key, round=number, code_sha=code, verdict=verdict)
+    journal.write("session", event="start", problems=len(samples), samples=len(samples),
+                  resumed=len(samples))  # fmt: skip
+    journal.write("session", event="end", status="complete")
+    journal.close()
+
+
+def search(results_dir: Path, *, ended: str = "complete", **fields: Any) -> None:
+    """A search `fit-a`, and a row `found` that rests on it."""
+    journal = Journal(results_dir / "runs" / "fit-a")
+    head = {"run_id": "fit-a", "stage": "fit", "benchmark": "humaneval", "method": "aflow",
+            "list": "search", "roles": {"worker": {"model": "local/small"}}, "knobs": {},
+            "kind": "measured", "started_at": 1762000000.0}  # fmt: skip
+    (journal.run_dir / "run.json").write_text(json.dumps(head | fields))
+    journal.write("session", event="start", problems=2, samples=2)
+    desk: dict[str, Any] = {"result_key": "desk", "problem_id": "search", "sample": 0}
+    for number, parent, score in ((1, None, 0.5), (2, 1, 1.0), (3, 2, 0.0)):
+        key = {"result_key": f"t{number}", "problem_id": "a/8", "sample": 1000 + number}
+        journal.write("call", **key, call_no=1, round=number, role="worker", prompt_tokens=300,
+                      completion_tokens=200, cost_usd=0.25, latency_s=1.0,
+                      response_sha=journal.artifact(f"reply {number}"))  # fmt: skip
+        journal.write("trial", **key, label=f"round {number}, run 1", round=number,
+                      passed=score > 0.5, share=score, detail=HOSTILE, calls=1, tokens=500.0,
+                      code_sha=journal.artifact(f"program {number}"), usd=0.25)  # fmt: skip
+        journal.write("node", **desk, number=number, parent=parent, label=LABEL, score=score,
+                      error=HOSTILE if number == 3 else None)  # fmt: skip
+        journal.write("step", **desk, number=number, loss=1 / number)
+    journal.write("session", event="end", status=ended)
+    journal.close()
+    spent = {"calls": 9, "tokens": 4500, "cost_usd": 0.0, "fresh_cost_usd": 2.25, "wall_s": 61.0}
+    artifact = {"run": "fit-a", "digest": "d", "problems": 2, "spent": spent}
+    run(results_dir, "found", {"a/0": ["passed"]}, artifact=artifact, method="aflow")
+
+
+def test_a_search_is_no_row_and_its_cost_is_in_no_number_of_the_row(tmp_path: Path) -> None:
+    search(tmp_path)
+    rows = board_of(tmp_path)
+    assert set(rows) == {"found"}
+    row = rows["found"]
+    assert row.search is not None
+    assert (row.search.run, row.search.words) == ("fit-a", "$2.25")
+    assert (row.calls, row.tokens, row.fresh_cost_usd) == (1, 100, 0.25)
+    with open_snapshot(tmp_path) as connection:
+        (found,) = searches(connection)
+        assert (found.trials, found.passed, found.problems) == (3, 1, 1)
+        assert (found.calls, found.tokens, found.fresh_cost_usd) == (3, 1500, 0.75)
+        assert (found.used_by, found.status) == (("found",), "complete")
+        assert [(n.number, n.parent, n.score) for n in found.nodes] == [
+            (1, None, 0.5), (2, 1, 1.0), (3, 2, 0.0),
+        ]  # fmt: skip
+        assert found.best == found.nodes[1]
+        assert search_steps(connection, "fit-a")[-1] == {"number": 3, "loss": 1 / 3}
+        assert [one.label for one in attempts(connection, "fit-a")] == [
+            f"round {n}, run 1" for n in (1, 2, 3)
+        ]
+        one = sample_trajectory(connection, tmp_path, "fit-a", "a/8", 1002)
+        assert one.text(one.calls[0]["response_sha"]) == "reply 2"
+
+
+@pytest.mark.parametrize(
+    ("spent", "words"),
+    [({"calls": 3, "tokens": 1200, "fresh_cost_usd": 0.0}, "1,200 tokens"),
+     ({"calls": 3, "tokens": 1200, "fresh_cost_usd": None}, "1,200 tokens"),
+     ({"calls": 3, "tokens": None}, "3 calls"), ({}, "unknown")],
+)  # fmt: skip
+def test_a_searchs_cost_is_told_in_what_is_known_of_it(
+    tmp_path: Path, spent: dict[str, Any], words: str
+) -> None:
+    run(tmp_path, "found", {"a/0": ["passed"]}, artifact={"run": None, "spent": spent})
+    search_cost = board_of(tmp_path)["found"].search
+    assert search_cost is not None
+    assert search_cost.words == words
+
+
+def test_the_page_of_a_search_and_of_an_attempt_stand(tmp_path: Path) -> None:
+    search(tmp_path)
+    published(tmp_path)
+    text = app_text(tmp_path, run="fit-a").replace("\\", "")
+    assert "Search of aflow on humaneval" in text
+    assert "list search" in text
+    assert "round 2, run 1\\: passed" in app_text(tmp_path, run="fit-a", sample="a/8:1002")
+    assert "was not graded" in app_text(tmp_path, run="fit-a", sample="search:0")
+    assert "search before it: $2.25" in app_text(tmp_path, run="found").replace("\\", "")
+
+
+def test_a_board_of_searches_alone_lists_them(tmp_path: Path) -> None:
+    search(tmp_path)
+    shutil.rmtree(tmp_path / "runs" / "found")
+    published(tmp_path)
+    assert "The database holds no run yet" in app_text(tmp_path)
+
+
+FLOW = {"a/0": [(0.0, "wrong"), (1.0, "wrong")], "a/1": [(1.0, "passed")] * 2}
+DRAWS = {f"a/{n}": [(0.0, "wrong"), (1.0, "passed"), (0.0, "wrong")] for n in range(3)}
+
+
+def test_the_board_and_show_tell_the_same_rounds(tmp_path: Path) -> None:
+    in_rounds(tmp_path, "flow", FLOW)
+    in_rounds(tmp_path, "short", {n: r[:1] for n, r in DRAWS.items()}, method="best-of-n")
+    in_rounds(tmp_path, "draws", DRAWS, method="best-of-n")
+    in_rounds(tmp_path, "fewer", {"a/0": DRAWS["a/0"] * 3}, method="best-of-n")
+    in_rounds(tmp_path, "other", DRAWS, method="best-of-n", protocol="split")
+    rows = board_of(tmp_path)
+    with open_snapshot(tmp_path) as connection:
+        found = run_rounds(connection, "flow")
+        rival = best_of_n(connection, rows["flow"])
+        assert best_of_n(connection, rows["draws"]) is None
+    assert [(one.passes, one.hidden, one.gap, one.calls) for one in found] == [
+        (0.5, 0.5, 0.0, 1), (1.0, 0.5, 0.5, 2),
+    ]  # fmt: skip
+    assert rival is not None
+    assert rival[0].run_id == "draws"
+    assert [one.hidden for one in rival[1]] == [0.0, 1.0, 1.0]
+    printed = io.StringIO()
+    show_run(tmp_path, "flow", Console(file=printed, width=160))
+    told = [" ".join(line.split()) for line in printed.getvalue().splitlines()]
+    names, cells = round_table(found, rival[1])
+    for line in cells:
+        assert " ".join(line) in told
+    assert names[-1] == "best-of-n"
+    assert cells[-1][-4:] == ["50.0 %", "+50.0", "2", "100.0 % at 2"]
+
+
+def test_an_oracle_row_is_never_ranked_best_or_bold(tmp_path: Path) -> None:
+    run(tmp_path, "flow", {"a/0": ["passed"], "a/1": ["wrong"]})
+    run(tmp_path, "other", {"a/0": ["wrong"], "a/1": ["wrong"]})
+    in_rounds(tmp_path, "oracle", {"a/0": [(1.0, "passed")], "a/1": [(1.0, "passed")]},
+              level="oracle")  # fmt: skip
+    (group,) = groups(board_of(tmp_path).values())
+    assert group.best == {"flow"}
+    assert group.rows[-1].run_id == "oracle"
+    assert group.note(group.rows[-1]) == "oracle"
+    with open_snapshot(tmp_path) as connection:
+        lines = table(connection, "markdown").splitlines()
+    assert any("(oracle) | 100.0 |" in line for line in lines)
+    assert any("**50.0**" in line for line in lines)
 
 
 def app_text(results_dir: Path, **query: str) -> str:
@@ -379,6 +561,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     run(results_dir, "flow-run", {"HumanEval/0": ["passed"], "HumanEval/1": ["wrong"],
                                   "HumanEval/2": ["passed"]})  # fmt: skip
     run(results_dir, "sim-run", {"HumanEval/0": ["passed"]}, kind="simulated", method="sim")
+    search(results_dir)
+    in_rounds(results_dir, "rounds-run", FLOW, benchmark="mbpp")
+    in_rounds(results_dir, "draws-run", DRAWS, benchmark="mbpp", method="best-of-n")
     port = free_port()
     code = (
         "import sys, pathlib; from leaderboard.serve import serve\n"
@@ -452,11 +637,46 @@ def test_what_a_model_wrote_is_shown_as_text_and_runs_nothing(address: str, page
     page.goto(f"{address}/?run=flow-run&sample=HumanEval/1:0")
     page.get_by_text("reply to HumanEval/1 <script>").wait_for()
     body = page.locator(".stMain").inner_text()
-    for part in ("Solve HumanEval/1.", "class Workflow: ...", "def f(): ...", "ensemble:"):
+    for part in ("Solve HumanEval/1.", "class Workflow(: ...", "def f(): ...", "ensemble:"):
         assert part in body
     assert "**bold** $x^2$ [link](http://example.com) \\x1b[31mred \\ud800 :smile:" in body
     assert page.locator(".stMain a[href*='example.com'], .stMain img, .stMain .katex").count() == 0
     assert page.title() == "Workflow board"
+
+
+@pytest.mark.browser
+def test_graphs_are_drawn_offline_and_a_label_that_a_model_wrote_is_text_in_them(
+    address: str, page: "Page"
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{address}/?run=flow-run&sample=HumanEval/1:0")
+    drawn = page.locator(".stMain svg g.node text")
+    drawn.get_by_text("custom_code_generate").wait_for()
+    # as in the code, shortened, and nothing but text: no element, link or attribute of its own
+    assert (
+        page.locator(".stMain svg").get_by_text("model=</text><script>document.title").count() == 1
+    )
+    assert page.locator(".stMain svg").get_by_text("while solution == '\"]; n9").count() == 1
+    assert page.locator(".stMain svg script, .stMain svg a, .stMain svg image").count() == 0
+    assert page.locator(".stMain").get_by_text("not drawn: SyntaxError").count() == 1
+    assert page.locator(".stMain svg g.node").count() == 4 + 2  # the workflow, the tree of rounds
+    page.goto(f"{address}/?run=fit-a")
+    page.locator(".stMain svg").get_by_text("100.0 %").wait_for()
+    assert page.locator(".stMain svg g.node").count() == 3
+    assert page.locator(".stMain svg g.edge").count() == 2
+    assert page.title() == "Workflow board"
+    assert [url for url in asked if not url.startswith((address, "blob:", "data:"))] == []
+
+
+@pytest.mark.browser
+def test_rounds_are_lines_and_a_table_with_best_of_n_beside(address: str, page: "Page") -> None:
+    page.goto(f"{address}/?run=rounds-run")
+    page.locator(".stVegaLiteChart").wait_for()
+    row = page.locator(".stTable tr").nth(2)
+    row.wait_for()
+    cells = row.locator("td").all_inner_texts()
+    assert cells[-5:] == ["100.0 %", "50.0 %", "+50.0", "2", "100.0 % at 2"]
 
 
 @pytest.mark.browser

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -31,8 +31,8 @@ def shown(text: str) -> list[int]:
     return [int(line.rpartition("+ ")[2]) for line in text.splitlines() if "2 * x +" in line]
 
 
-def sampled(desk: object, *replies: str | Exception, **options: object) -> Desk:
-    return desk(*replies, sampling={"worker": Sampling(temperature=0.7)}, **options)  # type: ignore[operator,no-any-return]
+def sampled(desk: Callable[..., Desk], *replies: str | Exception, **options: object) -> Desk:
+    return desk(*replies, sampling={"worker": Sampling(temperature=0.7)}, **options)
 
 
 class Logits(Aids):
@@ -129,6 +129,34 @@ async def test_a_judge_that_answers_nonsense_is_asked_once_more_and_then_counts_
     assert made.records("ranking")[0]["logits"] == [[0, 0], [0, 0]]
 
 
+@pytest.mark.parametrize(
+    ("said", "logit"),
+    [
+        ("BETTER: A", 1),
+        ("First BETTER: A.\nNo: **Better:** b", -1),
+        ("better: TIE", 0),
+        ("B, because it handles zero.", -1),
+        ("A.\n\nIt handles zero.", 1),
+        (" **B**", -1),
+        ("A good start, but BETTER: B", -1),
+    ],
+)
+async def test_a_verdict_is_read_where_small_models_put_it(desk, said, logit):
+    made = sampled(desk, program(1), program(2), said, said)
+    await llm_blender.solve(DOUBLE, made.ctx, n=2, fuse="top1")
+    assert made.records("ranking")[0]["logits"] == [[0, logit], [logit, 0]]
+    assert len(made.asked()) == 4  # none is asked twice
+
+
+async def test_words_that_only_begin_like_a_verdict_are_none(desk):
+    made = sampled(
+        desk, program(1), program(2), *["A good program counts.", "Both A and B do."] * 2
+    )
+    await llm_blender.solve(DOUBLE, made.ctx, n=2, fuse="top1")
+    assert len(made.asked()) == 6
+    assert made.records("ranking")[0]["logits"] == [[0, 0], [0, 0]]
+
+
 async def test_a_verdict_on_the_second_asking_counts(desk):
     made = sampled(desk)
     replies = {1: program(1), 2: program(2)}
@@ -138,7 +166,7 @@ async def test_a_verdict_on_the_second_asking_counts(desk):
         if text == FORM:
             return "<think>BETTER: A</think> **BETTER: B**"
         if FORM in text:
-            return "Better is B." if shown(text) == [1, 2] else "BETTER: tie"
+            return "I prefer B." if shown(text) == [1, 2] else "BETTER: tie"
         return replies[len(made.asked())]
 
     made.models["worker"]._replies = reply
@@ -146,8 +174,15 @@ async def test_a_verdict_on_the_second_asking_counts(desk):
     assert made.records("ranking")[0]["logits"] == [[0, -1], [0, 0]]
 
 
-@pytest.mark.parametrize("fused", ["no code", "```python\ndef halve(x):\n    return x / 2\n```",
-                                   "```python\ndef double(x)\n    return 2 * x\n```", ""])  # fmt: skip
+@pytest.mark.parametrize(
+    "fused",
+    [
+        "no code",
+        "```python\ndef halve(x):\n    return x / 2\n```",
+        "```python\ndef double(x)\n    return 2 * x\n```",
+        "",
+    ],
+)
 async def test_a_fused_program_without_the_function_gives_way_to_the_first_in_rank(desk, fused):
     made = sampled(desk, program(1), program(9), program(2), fused, aids=Logits())
     solution = await llm_blender.solve(DOUBLE, made.ctx, n=3, ranker="pairrm")
@@ -257,19 +292,18 @@ def test_the_call_plan_counts_what_solve_asks(given, plan):
     assert METHOD.calls(baselines.knobs(METHOD, given)) == {"worker": plan}
 
 
-async def test_with_a_perfect_judge_one_right_sample_is_enough(desk):
-    """Simulated: P(solved) = 1 - (1 - skill)^n, and skill itself when the judge is always wrong."""
-    for judge, expected in ((1.0, 1 - 0.7**3), (0.0, 0.3**3)):
-        solved = 0
-        for seed in range(200):
-            made = sampled(desk, seed=seed)
-            model = open_sim(f"sim/skill=0.3,judge={judge},seed={seed}")
-            model.learn({"Test/0": (DOUBLE, "def double(x):\n    return 2 * x")})
-            made.ctx.gates = {"worker": Gate(model)}
-            solution = await llm_blender.solve(DOUBLE, made.ctx, n=3)
-            solved += "2 * x" in solution.code
-        deviation = (expected * (1 - expected) * 200) ** 0.5
-        assert abs(solved - expected * 200) < 4 * deviation
+@pytest.mark.parametrize(("judge", "expected"), [(1, 1 - 0.5**3), (0, 0.5**3)])
+async def test_a_judge_of_known_skill_solves_what_theory_says(tmp_path, grader, judge, expected):
+    """One right sample is enough for a judge that is always right; else all have to be."""
+    model = open_sim(f"sim/skill=0.5,judge={judge}")
+    model.learn({"Test/0": (DOUBLE, "def double(x):\n    return 2 * x")})
+    solved, trials = 0, 100
+    for seed in range(trials):
+        folder = tmp_path / str(seed)
+        made = Desk(folder, grader, {"worker": []}, seed=seed, sampling={"worker": Sampling(0.7)})
+        made.ctx.gates = {"worker": Gate(model)}
+        solved += "2 * x" in (await llm_blender.solve(DOUBLE, made.ctx, n=3)).code
+    assert abs(solved - expected * trials) < 4 * (expected * (1 - expected) * trials) ** 0.5
 
 
 async def test_a_simulated_judge_names_the_right_one_of_two():
@@ -283,7 +317,7 @@ async def test_a_simulated_judge_names_the_right_one_of_two():
                 {"role": "user", "content": FORM}]  # fmt: skip
         about = About("Test/0", 0, "worker", 0)
         once, again = await asyncio.gather(
-            *(model.complete(c, Sampling(), about=about) for c in (chat[:1], chat))  # type: ignore[arg-type]
+            *(model.complete(c, Sampling(), about=about) for c in (chat[:1], chat))
         )
         assert once.text == again.text
         return once.text

@@ -402,3 +402,246 @@ def test_a_run_with_a_simulated_role_says_so_whatever_its_kind(results: Path) ->
     head["roles"]["judge"] = {"model": "sim/skill=1"}
     path.write_text(json.dumps(head))
     assert "[simulated: says nothing about a model]" in shown(results)
+
+
+WORKER = {"worker": {"model": "local/small"}}
+SHARED = {"benchmark": "humaneval", "list": "full", "protocol": "public", "grader_version": "1",
+          "roles": WORKER}  # fmt: skip
+
+
+def in_rounds(
+    results: Path, run_id: str, samples: dict[str, list[tuple[float, str, int]]], **head: Any
+) -> None:
+    """A run in rounds: (feedback score, hidden verdict, calls) of each, by problem."""
+    journal = Journal(results / "runs" / run_id)
+    (journal.run_dir / "run.json").write_text(json.dumps(SHARED | {"run_id": run_id} | head))
+    for problem_id, rounds in samples.items():
+        key = {"result_key": problem_id, "problem_id": problem_id, "sample": 0}
+        for number, (score, verdict, calls) in enumerate(rounds, 1):
+            for _ in range(calls):
+                journal.write("call", **key, round=number, role="worker", error=None)
+            code = journal.artifact(f"program {number}")
+            journal.write("round", **key, round=number, score=score, scores=[score], error=None,
+                          code_sha=code)  # fmt: skip
+            journal.write("hidden", **key, round=number, code_sha=code, verdict=verdict)
+        journal.write("result", **key, verdict=rounds[-1][1], calls=1, cost_usd=0.0, wall_s=1.0)
+    journal.close()
+
+
+def rounds_table(results: Path, run_id: str) -> list[str]:
+    lines = [" ".join(line.split()) for line in shown(results, run_id).splitlines()]
+    return lines[lines.index("rounds") :]
+
+
+FLOW = {"a/0": [(0.0, "wrong", 1), (1.0, "wrong", 5)], "a/1": [(1.0, "passed", 1)] * 2}
+DRAWS = {f"a/{n}": [(0.0, "wrong", 1), (1.0, "passed", 1), (0.0, "wrong", 9)] for n in range(3)}
+
+
+def test_feedback_and_hidden_score_stand_round_by_round_beside_best_of_n(tmp_path: Path) -> None:
+    in_rounds(tmp_path, "flow", FLOW, method="flow")
+    lines = rounds_table(tmp_path, "flow")
+    names = "round samples feedback best so far all feedback all hidden gap calls"
+    assert names in " ".join(lines)
+    assert "1 2 50.0 % 50.0 % 50.0 % 50.0 % 0.0 1" in lines
+    assert "2 2 100.0 % 100.0 % 100.0 % 50.0 % +50.0 4" in lines
+    assert "best-of-n at equal calls: no such run on these problems with this worker, here" in lines
+    in_rounds(tmp_path, "draws", DRAWS, method="best-of-n")
+    lines = rounds_table(tmp_path, "flow")
+    assert "1 2 50.0 % 50.0 % 50.0 % 50.0 % 0.0 1 0.0 % at 1" in lines
+    assert "2 2 100.0 % 100.0 % 100.0 % 50.0 % +50.0 4 100.0 % at 2" in lines
+    assert "best-of-n: all hidden of draws, at no more calls a sample" in lines
+    assert "0.0 % at" not in " ".join(rounds_table(tmp_path, "draws"))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [{"roles": {"worker": {"model": "local/other"}}}, {"protocol": "split"}, {"list": "paper"},
+     {"grader_version": "2"}, {"method": "best-of-none"}, {"stage": "fit"}],
+)  # fmt: skip
+def test_best_of_n_is_set_beside_a_run_that_it_may_be_compared_with_only(
+    tmp_path: Path, head: dict[str, Any]
+) -> None:
+    in_rounds(tmp_path, "flow", FLOW, method="flow")
+    in_rounds(tmp_path, "draws", DRAWS, **{"method": "best-of-n"} | head)
+    assert "no such run" in shown(tmp_path, "flow")
+    in_rounds(tmp_path, "fewer", {"a/0": DRAWS["a/0"]}, method="best-of-n")
+    assert "no such run" in shown(tmp_path, "flow")
+    in_rounds(tmp_path, "short", {n: r[:1] for n, r in DRAWS.items()}, method="best-of-n")
+    assert "all hidden of short" in shown(tmp_path, "flow")
+    in_rounds(tmp_path, "long", DRAWS, method="best-of-n")
+    assert "all hidden of long" in shown(tmp_path, "flow")
+
+
+def test_a_run_without_hidden_verdicts_has_no_column_of_them(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "runs" / "old")
+    (journal.run_dir / "run.json").write_text('{"run_id": "old"}')
+    journal.write("round", result_key="a", problem_id="a", sample=0, round=1, score=1.0)
+    journal.close()
+    text = shown(tmp_path, "old")
+    assert "best so far" in text
+    assert not any(word in text for word in ("hidden", "gap", "best-of-n", "calls  "))
+
+
+GRAPH = (
+    "class Workflow:\n"
+    "    async def __call__(self, problem, entry_point):\n"
+    "        s = await self.custom_code_generate(problem=problem, model='big')\n"
+    "        return await self.test(solution=s), 0\n"
+)
+
+
+def test_a_problems_workflows_are_drawn_with_the_tree_of_their_rounds(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "runs" / "flow")
+    (journal.run_dir / "run.json").write_text('{"run_id": "flow"}')
+    key: dict[str, Any] = {"result_key": "k", "problem_id": "a/0", "sample": 0}
+    for number, parent, code, error in (
+        (1, None, GRAPH, None),
+        (2, 1, "class Workflow(:", f"load: SyntaxError {HOSTILE}"),
+        (3, 1, GRAPH.replace("big", HOSTILE.replace("\x1b", "\\x1b").replace("\x07", "")), None),
+    ):
+        sha = journal.artifact(code)
+        journal.write("round", **key, round=number, parent=parent, modification=HOSTILE,
+                      score=number / 3, error=error, workflow_sha=sha)  # fmt: skip
+    journal.write("result", result_key="l", problem_id="a/1", sample=0, verdict="passed")
+    journal.close()
+    text = shown(tmp_path, "flow", problem="a/0", workflow=True)
+    assert "├─ 2 66.7 % failed: load: SyntaxError" in text
+    assert "└─ 3 * 100.0 %" in text
+    assert "1 custom_code_generate (model=big)\n      2 test <- 1\n      return <- 2" in text
+    assert "not drawn: SyntaxError" in text
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    with pytest.raises(UsageError, match="a/1 has no workflow of its own to draw"):
+        shown(tmp_path, "flow", problem="a/1", workflow=True)
+    with pytest.raises(UsageError, match="--workflow draws one problem's workflows: add --problem"):
+        shown(tmp_path, "flow", workflow=True)
+
+
+def searched(results: Path, *, ended: str | None = "complete") -> None:
+    """A search `fit-a` of three rounds, and a row `row` that rests on it."""
+    journal = Journal(results / "runs" / "fit-a")
+    head = SHARED | {"run_id": "fit-a", "stage": "fit", "method": "aflow", "list": "search"}
+    (journal.run_dir / "run.json").write_text(json.dumps(head))
+    journal.write("session", event="start", problems=2, samples=2)
+    desk: dict[str, Any] = {"result_key": "desk", "problem_id": "search", "sample": 0}
+    call: dict[str, Any] = {"attempt": 1, "error": None, "prompt_tokens": 300, "cost_usd": 0.25,
+                            "completion_tokens": 200, "fresh_cost_usd": 0.25,
+                            "latency_s": 1.0}  # fmt: skip
+    for number, parent, score, error in ((1, None, 0.5, None), (2, 1, 1.0, None),
+                                         (3, 1, 0.0, f"load: {HOSTILE}")):  # fmt: skip
+        journal.write("call", **desk, **call, call_no=number, role="meta", model="big",
+                      round=number)  # fmt: skip
+        for problem in ("a/8", "a/9"):
+            key = {"result_key": f"{problem}:{number}", "problem_id": problem, "sample": number * 7}
+            journal.write("call", **key, **call, call_no=1, role="worker", model="local/small",
+                          round=number)  # fmt: skip
+            passed = number == 2 or (number, problem) == (1, "a/8")
+            journal.write("trial", **key, label=f"round {number}, run 1", round=number,
+                          passed=passed, share=float(passed), detail="" if passed else HOSTILE,
+                          code_sha=journal.artifact(f"program of {key['result_key']}"), calls=1,
+                          tokens=500, usd=0.25, wall_s=1.0, facts={})  # fmt: skip
+        journal.write("node", **desk, round=number, number=number, parent=parent, label=HOSTILE,
+                      score=score, low=None, high=None, error=error,
+                      workflow_sha=journal.artifact(GRAPH))  # fmt: skip
+        journal.write("step", **desk, round=number, number=number, loss=1 / number, name="x")
+    if ended:
+        journal.write("session", event="end", status=ended)
+    journal.close()
+    spent = {"calls": 9, "tokens": 4500, "cost_usd": 2.0, "fresh_cost_usd": 2.25, "wall_s": 61.0}
+    artifact = {"run": "fit-a", "file": None, "digest": "d", "list_digest": "l", "problems": 2,
+                "spent": spent}  # fmt: skip
+    solved = {"a/1": [(1.0, "passed", 1)]}
+    in_rounds(results, "row", solved, method="aflow", artifact=artifact)
+
+
+def test_a_search_is_told_with_its_tree_its_attempts_its_steps_and_its_cost(tmp_path: Path) -> None:
+    searched(tmp_path)
+    text = shown(tmp_path, "fit-a")
+    for part in (
+        "status     complete, after",
+        "best: 2, 100.0 %",
+        "6 attempts at 2 problems, 50.0 % passed all tests",
+        "took 9 calls, 4,500 tokens, $2.25",
+        "1 50.0 %",
+        "├─ 2 * 100.0 %",
+        "└─ 3 0.0 % failed: load:",
+        f"python -m harness show fit-a --problem a/8 --out {tmp_path}",
+    ):
+        assert part in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[lines.index("steps") + 2] == "number loss"
+    assert "3 0.3333" in lines
+    assert "pass@1" not in text
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    assert "1 custom_code_generate (model=big)" not in text
+    assert shown(tmp_path, "fit-a", workflow=True).count("1 custom_code_generate (model=big)") == 1
+    drawn = shown(tmp_path, "fit-a", workflow=True, full=True)
+    assert drawn.count("1 custom_code_generate (model=big)") == 3
+
+
+def test_a_searchs_attempts_at_a_problem_are_told_one_by_one(tmp_path: Path) -> None:
+    searched(tmp_path)
+    text = shown(tmp_path, "fit-a", problem="9")
+    assert "a/9, round 1, run 1: \\x1b[2J" in text
+    assert "a/9, round 2, run 1: passed" in text
+    assert text.count("call 1 · worker · local/small") == 3
+    desk = shown(tmp_path, "fit-a", problem="search")
+    assert "search: calls of the search itself" in desk
+    assert desk.count("· meta · big ·") == 3
+
+
+def test_a_row_names_the_search_behind_it_and_what_it_took(tmp_path: Path) -> None:
+    searched(tmp_path)
+    text = shown(tmp_path, "row")
+    assert "search     fit-a, on 2 problems: took 9 calls, 4,500 tokens, $2.25, 1 min 1 s" in text
+    assert "took 1 calls" in text  # of the row itself: the search is not in it
+    assert "1 custom_code_generate (model=big)" in shown(tmp_path, "row", workflow=True)
+    (tmp_path / "runs" / "fit-a").rename(tmp_path / "runs" / "fit-b")
+    with pytest.raises(UsageError, match=r"row: its search, fit-a, is not under .*runs"):
+        shown(tmp_path, "row", workflow=True)
+
+
+def test_a_search_is_listed_as_one_and_a_killed_one_is_interrupted(tmp_path: Path) -> None:
+    searched(tmp_path)
+    lines = listed(tmp_path).splitlines()
+    assert lines[0].startswith("fit-a  complete  search: 6 attempts at 2 problems")
+    assert "best 2: 100.0 %" in lines[0]
+    assert "simulated" not in lines[0]
+    assert "pass@1" not in lines[0]
+    searched(tmp_path / "other", ended=None)
+    assert listed(tmp_path / "other").startswith("fit-a  interrupted  search:")
+
+
+def test_a_simulated_search_says_so(tmp_path: Path) -> None:
+    searched(tmp_path)
+    path = tmp_path / "runs" / "fit-a" / "run.json"
+    head = json.loads(path.read_text()) | {"roles": {"worker": {"model": "sim/skill=1"}}}
+    path.write_text(json.dumps(head))
+    assert "[simulated: says nothing about a model]" in listed(tmp_path).splitlines()[0]
+    assert "[simulated: says nothing about a model]" in shown(tmp_path, "fit-a")
+
+
+def test_a_long_curve_is_told_by_twenty_of_its_steps(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "runs" / "fit-a")
+    (journal.run_dir / "run.json").write_text('{"run_id": "fit-a", "stage": "fit"}')
+    for number in range(1, 346):
+        journal.write("step", result_key="d", problem_id="search", sample=0, number=number,
+                      utility=float(number))  # fmt: skip
+    journal.close()
+    lines = [x.split() for x in shown(tmp_path, "fit-a").splitlines() if x.strip()[:1].isdigit()]
+    assert [lines[0], lines[-1], len(lines)] == [["1", "1"], ["345", "345"], 20]
+
+
+def test_a_call_of_a_node_says_which_operator_made_it() -> None:
+    call = {"call_no": 1, "role": "worker", "model": "m", "operator": "custom",
+            "output_format": "json\x1b", "latency_s": 1.0}  # fmt: skip
+    assert call_line(call).startswith("call 1 · worker · m · custom as json\\x1b · unknown")
+
+
+def test_further_final_runs_stand_beside_the_verdict(tmp_path: Path) -> None:
+    graded(
+        tmp_path,
+        {"verdict": "passed", "reruns": ["wrong", "passed"]},
+        {"verdict": "wrong", "reruns": ["wrong", "passed"]},
+    )
+    assert "over all final runs: pass@1 50.0 %" in shown(tmp_path, "parts")
+    assert "verdict: passed (run again: wrong, passed)" in shown(tmp_path, "parts", problem="0")

@@ -11,13 +11,15 @@ import pytest
 
 import baselines
 from baselines import llm_debate, operators
-from baselines.flowreasoner import AGAIN, FIRST, SYSTEM
+from baselines.layouts import AGAIN, FIRST, SYSTEM
 from baselines.workflows import operator_list, parse_reply
 from harness import api, benchmarks
 from harness.benchmarks import DataSources
 from harness.errors import RequestRejected, UsageError
 from harness.extract import code_block
 from harness.journal import read_run
+from harness.models.encoder import fetch_files
+from harness.models.pull import default_cache_dir
 from harness.models.sim import WORKFLOWS, WRONG, open_sim
 from harness.store import Store, open_snapshot, read_run_json
 from harness.types import About, Problem, Sampling, Verdict
@@ -265,14 +267,14 @@ async def test_a_choice_names_a_right_program_by_its_letter():
     for place in range(4):
         codes = [FALSE.replace("5.375", f"{k}.375") for k in range(4)]
         codes[place] = TWICE
-        letter = operators._CHOICE.findall((await ask(model, ensemble(*codes))).text)
-        assert letter == ["ABCD"[place]]
+        reply = await ask(model, ensemble(*codes))
+        assert operators.parse_choice(reply.text, "ABCD") == place
     unreadable = await ask(model, ensemble("def double(", FALSE, TWICE))
-    assert operators._CHOICE.findall(unreadable.text) == ["C"]
+    assert operators.parse_choice(unreadable.text, "ABC") == 2
     liar = await ask(informed("sim/judge=0"), ensemble(TWICE, FALSE, TWICE))
-    assert operators._CHOICE.findall(liar.text) == ["B"]
+    assert operators.parse_choice(liar.text, "ABC") == 1
     hopeless = await ask(model, ensemble(FALSE, FALSE.replace("5", "6")))
-    assert operators._CHOICE.findall(hopeless.text)[0] in "AB"
+    assert operators.parse_choice(hopeless.text, "AB") in (0, 1)
 
 
 @pytest.mark.parametrize("template", [operators.REVISE, operators.REPAIR])
@@ -325,6 +327,18 @@ async def test_a_meta_agent_writes_a_workflow_and_never_one_that_it_is_told_was_
         chat += [reply, AGAIN]
     assert sorted(seen) == sorted(WORKFLOWS)
     assert parse_reply((await design(model, *chat)).text).modification in WORKFLOWS
+
+
+async def test_a_searchs_own_calls_get_a_workflow_or_a_sentence_and_never_a_program():
+    """They are about no problem, so nothing can be right or wrong."""
+    none = replace(DOUBLE, problem_id="search")
+    model = informed("sim/")
+    asked = SYSTEM.format(operators=operator_list()) + FIRST.format(problem="any of these")
+    assert parse_reply((await ask(model, asked, problem=none)).text).modification in WORKFLOWS
+    assert (await ask(model, "Say what is hard here.", problem=none)).text.endswith(".")
+    for text in (operators.solve_prompt(DOUBLE), review(TWICE)):
+        with pytest.raises(RequestRejected, match="without saying for which problem"):
+            await ask(model, text, problem=none)
 
 
 async def test_anything_else_gets_a_short_sentence_without_a_program():
@@ -401,17 +415,41 @@ async def test_an_answer_takes_its_latency_and_many_take_it_beside_each_other():
 # --- through the harness ---
 
 
-@pytest.mark.parametrize("method", sorted(baselines.REGISTRY))
+SMALL = {  # searches of seconds
+    "adas": {"generations": 1, "resamples": 100, "search_problems": 2},
+    "aflow": {"max_rounds": 3, "evals": 1, "search_problems": 2},
+    "maas": {"passes": 1, "batch": 2, "search_problems": 2},
+    "scoreflow": {"workflows": 2, "evals": 1, "search_problems": 2},
+    "flowreasoner": {"rounds": 3},
+    "best-of-n": {"n": 4},
+}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=[pytest.mark.torch, pytest.mark.model] if name == "maas" else [])
+        for name in sorted(baselines.REGISTRY)
+    ],
+)
 async def test_every_method_runs_end_to_end_without_a_model(tmp_path, method):
+    cache_dir = tmp_path / "cache"
+    if method == "maas":  # it embeds texts, whose weights are in the user's cache
+        weights = default_cache_dir()
+        fetch_files(weights)
+        cache_dir.mkdir()
+        (cache_dir / "models").symlink_to(weights)
     for skill, passed in ((1, 1.0), (0, 0.0)):
-        roles = {"meta": "sim/seed=1"} if "meta" in baselines.load(method).roles else {}
+        worker = f"sim/skill={skill}"
+        roles = {"meta": f"{worker},seed=1"} if "meta" in baselines.load(method).roles else {}
         summary = await api.evaluate_async(
             method,
-            worker=f"sim/skill={skill}",
+            worker=worker,
             roles=roles,
+            knobs=SMALL.get(method, {}),
             problems=["0", "1", "54"],
             out=tmp_path / "results",
-            cache_dir=tmp_path / "cache",
+            cache_dir=cache_dir,
         )
         assert (summary.status, summary.estimate.value) == ("complete", passed)
         assert summary.as_dict()["cost_usd"] == 0.0

@@ -24,6 +24,7 @@ from harness.store import (
     open_snapshot,
     plain,
     read_artifact,
+    trajectory,
     writer_is_gone,
 )
 
@@ -659,3 +660,92 @@ def test_a_run_begun_anew_after_a_deletion_that_was_cut_off_keeps_its_rows(tmp_p
     found = "SELECT problem_id FROM results JOIN runs USING (run_no) WHERE run_id = 'run-a'"
     assert rows(store, found) == [("HumanEval/7",)]
     assert not (tmp_path / ".deleted-run-a").exists()
+
+
+def search(tmp_path: Path, status: str | None = "complete") -> Store:
+    """The journal of a search `fit-a`, ingested."""
+    journal = begin(tmp_path, "fit-a", stage="fit")
+    journal.write("session", event="start", problems=2, samples=2, asked=["a/1", "a/2"])
+    desk: dict[str, Any] = {"result_key": "desk", "problem_id": "search", "sample": 0}
+    key: dict[str, Any] = {"result_key": "k", "problem_id": "a/1", "sample": 2**28 - 1}
+    journal.write("call", **key, round=2, operator="custom", output_format="json", about="a/7")
+    journal.write("trial", **key, label="round 2, run 1", round=2, passed=True, share=1.0,
+                  detail="", code_sha=journal.artifact("x"), calls=1, tokens=12.0, usd=None,
+                  wall_s=0.5, facts={"layers": [["a"]]}, cached_calls=0)  # fmt: skip
+    journal.write("node", **desk, round=2, number=2, parent=1, label="b", score=0.5, low=None,
+                  high=0.75, error=None, workflow_sha=journal.artifact("y"))  # fmt: skip
+    journal.write("step", **desk, round=2, number=1, loss=0.5)
+    if status:
+        journal.write("session", event="end", status=status)
+    journal.close()
+    Store(tmp_path).ingest()
+    return Store(tmp_path)
+
+
+def test_a_search_is_kept_with_its_attempts_nodes_and_steps(tmp_path: Path) -> None:
+    store = search(tmp_path)
+    assert rows(store, "SELECT label, round, passed, tokens, usd, facts, sample FROM trials") == [
+        ("round 2, run 1", 2, True, 12.0, None, '{"layers":[["a"]]}', 2**28 - 1)
+    ]
+    assert rows(store, "SELECT number, parent, label, score, low, high FROM nodes") == [
+        (2, 1, "b", 0.5, None, 0.75)
+    ]
+    assert rows(store, "SELECT kind, fields FROM notes") == [
+        ("step", '{"loss":0.5,"number":1,"round":2}')
+    ]
+    assert rows(store, "SELECT operator, output_format, about FROM calls") == [
+        ("custom", "json", "a/7")
+    ]
+    before = everything(store)
+    store.rebuild()
+    assert everything(store) == before
+    assert delete_run(tmp_path, "fit-a").rows == 9
+
+
+@pytest.mark.parametrize(
+    ("ended", "expected"),
+    [("complete", ("fit", "complete", True)), ("budget", ("fit", "budget", False)),
+     (None, ("fit", "interrupted", False))],
+)  # fmt: skip
+def test_a_search_is_complete_when_its_last_session_says_so(
+    tmp_path: Path, ended: str | None, expected: tuple[str, str, bool]
+) -> None:
+    store = search(tmp_path, ended)
+    assert rows(store, "SELECT stage, status, complete FROM runs") == [expected]
+    assert rows(store, LEFT) == [(None, None)]
+
+
+def test_a_row_keeps_its_search_its_hidden_verdicts_and_its_further_runs(tmp_path: Path) -> None:
+    artifact = {"run": "fit-a", "spent": {"calls": 3}}
+    journal, store = begin(tmp_path, artifact=artifact), Store(tmp_path)
+    result(journal, 0, reruns=["passed", "wrong"])
+    journal.write("hidden", result_key="key-0", problem_id="HumanEval/0", sample=0, round=3,
+                  code_sha=journal.artifact("x"), verdict="wrong")  # fmt: skip
+    store.ingest()
+    assert rows(store, "SELECT stage, artifact FROM runs") == [
+        ("eval", '{"run":"fit-a","spent":{"calls":3}}')
+    ]
+    assert rows(store, "SELECT reruns FROM results") == [('["passed","wrong"]',)]
+    assert rows(store, "SELECT round, verdict FROM hidden") == [(3, "wrong")]
+
+
+@pytest.mark.parametrize("artifact", ["fit-a", {"spent": 3}])
+def test_an_artifact_that_is_no_object_makes_the_run_unreadable(
+    tmp_path: Path, artifact: Any
+) -> None:
+    begin(tmp_path, artifact=artifact).close()
+    (problem,) = Store(tmp_path).ingest().problems
+    assert "run.json: not readable as a run: " in problem
+
+
+def test_hidden_verdicts_are_of_the_last_grading_and_hide_no_round() -> None:
+    key: dict[str, Any] = {"problem_id": "a", "sample": 0}
+    records = [
+        (1, {"kind": "round", **key, "round": 1}),
+        (1, {"kind": "hidden", **key, "round": 1, "verdict": "invalid"}),
+        (2, {"kind": "hidden", **key, "round": 1, "verdict": "wrong"}),
+    ]
+    found = trajectory("run", "a", 0, records)
+    assert [r["verdict"] for r in found.hidden] == ["wrong"]
+    assert (len(found.of_round(1).rounds), found.earlier) == (1, 0)
+    assert found.of_round(2).hidden == []

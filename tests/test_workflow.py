@@ -741,6 +741,21 @@ async def test_an_error_class_that_takes_more_than_a_message_still_reaches_the_w
     assert "can't decode byte" in (found.error or "")
 
 
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        ("operator.Review(self.llm)('a', 'b')", "no operator Review; there are Test"),
+        ("self.review('a', 'b')", "no attribute 'review'"),
+        ("self.llm('a')", "custom: no such operator; there are test"),
+    ],
+)
+async def test_an_operator_that_is_not_offered_is_named(desk, call, says):
+    only = {"test": OPERATORS["test"]}
+    found = await desk().ctx.run_workflow(HEAD + f"        await {call}", "", operators=only)
+    assert found.error_class == "run:AttributeError"
+    assert says in (found.error or "")
+
+
 async def test_an_operator_that_takes_any_keyword_gets_them(desk):
     async def echo(ctx, first, *, second=0, **rest):
         return {"response": f"{first}{second}{sorted(rest)}"}

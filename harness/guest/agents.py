@@ -2,8 +2,8 @@
 
 Accepts what the meta-agents of ADAS write (Hu et al. 2024, arXiv:2408.08435): one function
 `forward(self, taskInfo)`, plain or async, alone or inside a class, over `Info` and `LLMAgentBase`,
-with `self.run_examples(code)`. It runs in a thread beside the event loop that serves requests, so
-its calls may block, in a pool of threads too. Its task text is what came as `prompts`.
+with `self.run_examples(code)`. Requests are served by an event loop in a thread of its own, so that
+an agent's calls may block, in a pool of threads too. Its task text is what came as `prompts`.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ import random
 import re
 import sys
 import threading
+import traceback
 import types
 
 sys.path.insert(0, __file__.rpartition("/")[0])
@@ -164,7 +165,7 @@ def answer(found):
 
 
 def solve(link, loop, work):
-    """The agent's answer as text; in a thread of its own. Raises Failed."""
+    """The agent's answer as text. Raises Failed."""
     found, system = names(link, loop)
     forward = load(work["code"], found)
     try:
@@ -176,14 +177,6 @@ def solve(link, loop, work):
         return str(answer(made))
     except BaseException as error:
         raise Failed("run", error, FILE) from error
-
-
-async def run(link, work):
-    """The agent's answer as text. Raises Failed."""
-    loop = asyncio.get_running_loop()
-    link.listen(loop)
-    random.seed(0)  # what an agent draws is the same in every run
-    return await asyncio.to_thread(solve, link, loop, work)
 
 
 def share_memory():
@@ -199,14 +192,23 @@ def main():
     share_memory()
     _, payload = channel.receive()
     work = json.loads(payload)
+    loop, link = asyncio.new_event_loop(), Link(channel)
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    link.listen(loop)
+    random.seed(0)  # what an agent draws is the same in every run
     try:
-        found = asyncio.run(run(Link(channel), work))
-        channel.send(wire.ANSWER, json.dumps({"answer": found}).encode())
+        kind, fact = wire.ANSWER, {"answer": solve(link, loop, work)}
     except Failed as failed:
         error = failed.error
+        traceback.clear_frames(error.__traceback__)  # they may hold all the memory there is
         try:
             message = error.msg if isinstance(error, SyntaxError) else str(error)[:500]
         except Exception:  # noqa: BLE001 - a hostile __str__
             message = "<no message>"
         fact = {"stage": failed.stage, "class": type(error).__name__, "message": message}
-        channel.send(wire.ERROR, json.dumps({**fact, "line": failed.line}).encode())
+        kind, fact = wire.ERROR, {**fact, "line": failed.line}
+
+    async def tell():  # from where requests are sent: threads that are left may still ask
+        channel.send(kind, json.dumps(fact).encode())
+
+    asyncio.run_coroutine_threadsafe(tell(), loop).result()

@@ -260,7 +260,8 @@ class Failed(Exception):
 
 def namespace(link, work, prompts):
     """The names that a workflow finds without importing them."""
-    shims = {name: operator_class(link, ours) for name, ours in CLASSES.items()}
+    offered = {name: ours for name, ours in CLASSES.items() if ours in work["operators"]}
+    shims = {name: operator_class(link, ours) for name, ours in offered.items()}
     names = {
         "asyncio": asyncio,
         "typing": typing,

@@ -11,8 +11,10 @@ beside it. Runs on the CPU in float32, in a thread of its own, one text at a tim
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,7 +66,7 @@ FILES = (
     ),
 )
 
-# One text after another in one thread: callers stay free, and BERT does not take every core twice.
+# One text after another, in one thread: callers stay free.
 _thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
 _loaded: dict[Path, tuple[Any, Any]] = {}  # folder -> tokenizer, model; used in that thread alone
 
@@ -129,18 +131,34 @@ def fetch_files(
 def _embed(texts: list[str], cache_dir: Path, say: Say) -> list[list[float]]:
     folder = cache_dir / NAME
     if folder not in _loaded:
+        _keep_to_one_core()
         _loaded[folder] = _load(fetch_files(cache_dir, say=say))
-    tokenizer, model = _loaded[folder]
+    return [list(_vector(folder, text)) for text in texts]
+
+
+@functools.lru_cache(maxsize=1024)  # callers ask the same few texts beside each new one
+def _vector(folder: Path, text: str) -> tuple[float, ...]:
     import torch
 
-    found: list[list[float]] = []
+    tokenizer, model = _loaded[folder]
     with torch.inference_mode():
-        for text in texts:
-            ids = torch.tensor([tokenizer.encode(text).ids])
-            states = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-            mean = states[0].mean(dim=0)
-            found.append(torch.nn.functional.normalize(mean, dim=0).tolist())
-    return found
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        states = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        return tuple(torch.nn.functional.normalize(states[0].mean(dim=0), dim=0).tolist())
+
+
+def _keep_to_one_core() -> None:
+    """Have torch compute in this thread alone, and leave the number for new threads as it was.
+
+    More threads wait for each other: on two busy cores they take twice to twenty times as long.
+    """
+    import torch
+
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)  # of this thread, and of those that start from now on
+    restored = threading.Thread(target=torch.set_num_threads, args=(usual,))
+    restored.start()
+    restored.join()
 
 
 def _load(folder: Path) -> tuple[Any, Any]:

@@ -38,7 +38,7 @@ from harness.errors import (
     RequestRejected,
     UsageError,
 )
-from harness.models import wire
+from harness.models import trained, wire
 from harness.models.pull import file_sha256
 from harness.types import About, Completion, Message, Model, Sampling
 
@@ -95,6 +95,8 @@ class HFModel(Model):
         self._path = path
         self._device = _device()
         self._engine: _Engine | None = None
+        told = trained.read(path)
+        self.trained_knobs, self.trained_on = told.knobs, told.problems
         self.connections = self.most_connections = _ROWS[self._device]
 
     def identity(self) -> dict[str, Any]:
@@ -414,9 +416,11 @@ class _Engine:
         import torch
         from jinja2 import TemplateError
 
+        goes_on = row.messages[-1]["role"] == "assistant"  # it continues what it has begun
+        turn = {"add_generation_prompt": not goes_on, "continue_final_message": goes_on}
         try:
             text = self._tokenizer.apply_chat_template(
-                row.messages, **row.template | {"tokenize": False, "add_generation_prompt": True}
+                row.messages, **row.template | {"tokenize": False} | turn
             )
         except (TemplateError, TypeError, KeyError, ValueError) as error:
             words = " ".join(str(error).split())[:300]

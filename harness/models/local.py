@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ModelRefused, ModelUnavailable, RequestRejected, UsageError
-from harness.models import wire
+from harness.models import trained, wire
 from harness.models.pull import cached, default_cache_dir, file_sha256
 from harness.models.registry import Weights, find
 from harness.types import About, Completion, Message, Model, Sampling
@@ -66,6 +66,8 @@ class LocalModel(Model):
         self._weights = weights  # None for a file that the registry does not know
         self._context = weights.context if weights else _UNKNOWN_CONTEXT
         self._sha256 = weights.sha256 if weights else None
+        told = trained.read(path)
+        self.trained_knobs, self.trained_on = told.knobs, told.problems
 
     @property
     def absent(self) -> bool:

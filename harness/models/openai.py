@@ -79,10 +79,15 @@ class OpenAIChat(wire.Wired):
             "model": self._model,
             "messages": messages,
             **self._unasked,
+            **self._going_on(messages),
             **settings,
             **sampling.extra_body,
         }
         return await self._ask("/chat/completions", body, settings, tuple(ignored))
+
+    def _going_on(self, messages: Sequence[Message]) -> Mapping[str, Any]:
+        """What tells a server to go on with a last message of the assistant's."""
+        return {}
 
     def _refused(self, body: object, sent: Mapping[str, Any]) -> set[str]:
         """By code and parameter; of an argument unknown to a model the message alone tells."""

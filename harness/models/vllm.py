@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from harness.errors import ModelError, ModelRefused
 from harness.models import wire
 from harness.models.openai import OpenAIChat
-from harness.types import Completion
+from harness.types import Completion, Message
 
 if TYPE_CHECKING:
     pass
@@ -36,6 +37,11 @@ class VLLM(OpenAIChat):
     )
 
     default_url = DEFAULT_URL
+
+    def _going_on(self, messages: Sequence[Message]) -> Mapping[str, Any]:
+        if messages[-1]["role"] != "assistant":
+            return {}
+        return {"add_generation_prompt": False, "continue_final_message": True}
 
     def _known(self) -> None:
         """Nothing: whatever its name recalls, the server takes all settings."""
