@@ -324,6 +324,13 @@ def resumed(out: Path, run_id: str, **changes: Any) -> Config:
     return Config(**{**kept, **changes})
 
 
+def is_fit(out: Path, run_id: str) -> bool:
+    """Whether a run is a search. Raises UsageError: no such run."""
+    from harness.store import find_run, read_run_json
+
+    return read_run_json(find_run(out, run_id)).get("stage") == "fit"
+
+
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
@@ -561,6 +568,7 @@ __all__ = [
     "fit",
     "fit_folder",
     "folder",
+    "is_fit",
     "prepare",
     "refreshed",
     "resumed",

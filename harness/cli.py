@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
@@ -605,7 +606,6 @@ def fit(
     `eval` with the same settings uses what was found; without it, it searches first.
     """
     from harness import api
-    from harness.display import Display
 
     knobs = settings.pairs(knob or [], "-A")
     if limit is not None:
@@ -637,11 +637,25 @@ def fit(
         fresh=fresh,
         unsafe_local=unsafe_local,
     )
+    _fit(asked, _cache(cache_dir), dry_run=dry_run, as_json=as_json)
+
+
+def _fit(asked: Config, folder: Path, *, dry_run: bool = False, as_json: bool = False) -> None:
+    """Prepare and search."""
+    from harness import api
+    from harness.display import Display
+
     display = Display(sys.stderr)
-    folder = _cache(cache_dir)
-    plan = api.prepare(asked, endpoints=_endpoints(), cache_dir=folder, planning=dry_run)
+    plan = api.prepare(
+        replace(asked, run=None), endpoints=_endpoints(), cache_dir=folder, planning=dry_run
+    )
     if plan.fitting is None:
-        raise UsageError(f"{method} has nothing to search or train first with these knobs")
+        raise UsageError(f"{asked.method} has nothing to search or train first with these knobs")
+    if asked.run is not None and api.fit_folder(plan).name != asked.run:
+        raise UsageError(
+            f"{asked.run} cannot go on: the method, the data, the grader or the models have "
+            "changed since; search anew with `fit`"
+        )
     display.fit_plan(plan)
     if dry_run:
         if as_json:
@@ -754,7 +768,8 @@ def resume(
     out, run = _named(out, run)
     asked = api.resumed(out, run, **changes)
     folder = _cache(cache_dir or asked.data.cache_dir)
-    _evaluate(asked, folder, dry_run=dry_run, as_json=as_json)
+    go_on = _fit if api.is_fit(out, run) else _evaluate
+    go_on(asked, folder, dry_run=dry_run, as_json=as_json)
 
 
 @app.command(cls=Command)
@@ -842,8 +857,6 @@ def suite(
 
 def _below_the_file(told: Suite) -> Suite:
     """A suite with what HARNESS_<FLAG> variables set and neither its file nor a flag does."""
-    from dataclasses import replace
-
     names = ("worker", "meta", "limit", "cache", "out")
     budgets = ("budget_usd", "budget_tokens", "budget_minutes")
     flags = [settings.Flag(n, (n.replace("_", "-"),), "one") for n in (*names, *budgets)]

@@ -161,7 +161,7 @@ async def fitted(
             listen=searching,
         )
         start = {"event": "start", "status": "running", "problems": len(items), "samples": None}
-        start |= {"asked": [*items], "alone": alone, **session_facts(plan, grader.sandbox)}
+        start |= {"asked": [*items], "alone": alone, **session_facts(plan, grader.sandbox, "fit")}
         journal.write("session", **start)
         status, reason = "failed", None
         try:

@@ -24,6 +24,8 @@ Records (`kind`, and `at` = unix seconds, in all of them; texts stand once, by S
   cached one: what the answer took when it was paid for), `finish`, `error`, `error_kind`
   (`cancelled`: given up while in flight; what the provider bills for it is not known, and the most
   that it can be is `charged_tokens` and `charged_usd`)
+  where a workflow's operator asked, `operator` and `output_format`; where the call was made at
+  another problem than the sample's own, `about`, its id (so in the next three kinds)
 - `feedback`: `result_key`, `problem_id`, `sample`, `round`, `code_sha`, `passed`, `total`,
   `verdict`, `errors`
 - `workflow`: one execution: `result_key`, `problem_id`, `sample`, `round`, `calls`, `operators`,
@@ -31,13 +33,28 @@ Records (`kind`, and `at` = unix seconds, in all of them; texts stand once, by S
 - `round`: `result_key`, `problem_id`, `sample`, `round`, `parent`, `modification`, `workflow_sha`,
   `prompts_sha`, `reply_sha`, `score` (null: no feedback test), `scores`, `error`, `error_class`,
   `code_sha` (the program with the best feedback score of the round)
+- `hidden`: the hidden-test verdict of a round's program, found after the answer was frozen:
+  `result_key`, `problem_id`, `sample`, `round`, `code_sha`, `verdict`
 - any other kind a method notes, with the same first three fields
 - `result`: one graded sample: `result_key`, `problem_id`, `sample`, `verdict`, `detail`, `fresh`
   (verdict on the hidden tests that no feedback test repeats; null: none is left), `base`, `plus`
   (null where the suite does not have both), `solution_sha`, `prompt_tokens`,
   `completion_tokens`, `calls`, `cached_calls`, `rounds`, `cost_usd` (paid), `fresh_cost_usd`,
-  `price_table`, `wall_s`, `grade_s`, `feedback_passed`, `feedback_total`, `error_kind`. The last
-  one of a key holds.
+  `price_table`, `wall_s`, `grade_s`, `feedback_passed`, `feedback_total`, `error_kind`; `reruns`,
+  verdicts of further final runs, or null. The last one of a key holds.
+
+run.json says its `stage`: `eval`, or `fit` for a search (`harness.search`). An evaluation names in
+`artifact` what was found for it, and what that took. A fit's journal has no `result`, but
+
+- `trial`: one graded attempt at a search problem: `result_key`, `problem_id`, `sample` (a number
+  that tells attempts apart), `label`, `round`, `passed`, `share`, `detail`, `code_sha`, `facts`,
+  `calls`, `cached_calls`, `prompt_tokens`, `completion_tokens`, `tokens`, `usd` (as asked anew),
+  `cost_usd` (paid), `wall_s`
+- `node`: a workflow or agent of the search: `number`, `parent`, `label`, `score`, `low`, `high`,
+  `error`, `workflow_sha`, `prompts_sha`, `reply_sha`
+- `step`: a step of training: `number`, and numbers by name
+
+Calls that belong to no problem have the problem id `search`.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ WITH wanted AS (
   SELECT run_no, run_id, method, benchmark, knobs, run_json FROM runs
   WHERE run_id <> ? AND
         (method = ? OR run_no IN (SELECT run_no FROM calls WHERE model IN (SELECT unnest(?))))
-        AND (kind = 'simulated') = ?
+        AND (kind = 'simulated') = ? AND stage = 'eval'
 ), graded AS (
   SELECT run_no, result_key FROM results SEMI JOIN wanted USING (run_no)
   WHERE verdict <> 'invalid'
@@ -127,7 +127,8 @@ GROUP BY ALL ORDER BY run_id, role
 _PAIRS = """
 WITH chosen AS (
   SELECT run_no, benchmark_digest, protocol, worker, method, meta, knobs FROM runs
-  WHERE kind = 'measured' AND complete AND regexp_extract(benchmark, '^[^+-]*') = ?
+  WHERE kind = 'measured' AND complete AND stage = 'eval'
+        AND regexp_extract(benchmark, '^[^+-]*') = ?
   ORDER BY started_at DESC NULLS LAST LIMIT ?
 ), one AS (
   SELECT chosen.*, problem_id, verdict = 'passed' AS passed

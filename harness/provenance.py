@@ -24,15 +24,16 @@ CORE = ("openai", "anthropic", "aiohttp", "httpx2", "duckdb", "pyarrow", "genai-
 HEAVY = ("torch", "transformers")  # named where they are installed
 
 
-def command(plan: Plan, *, usual_cache: Path, full: bool = False) -> str:
+def command(plan: Plan, *, usual_cache: Path, full: bool = False, verb: str = "eval") -> str:
     """The command that makes this row, without secrets; with `full` the whole list's.
 
-    Only what differs from the defaults is named; `usual_cache` is the cache folder by default.
+    Only what differs from the defaults is named; `usual_cache` is the cache folder by default. With
+    the verb `fit` it is that of the search.
     """
     config, defaults = plan.config, type(plan.config)()
     knobs = plan.full_knobs if full else plan.knobs
     usual = baselines.knobs(plan.method, {})
-    parts = ["python", "-m", "harness", "eval", "--method", plan.method.name]
+    parts = ["python", "-m", "harness", verb, "--method", plan.method.name]
     parts += ["-b", plan.benchmark.name, "--worker", plan.models["worker"].name]
     for role, model in config.roles.items():
         parts += ["--role", f"{role}={model}"]
@@ -47,10 +48,12 @@ def command(plan: Plan, *, usual_cache: Path, full: bool = False) -> str:
         parts += ["--base-url", public_url(config.base_url)]
     for role, url in config.base_urls.items():
         parts += ["--role-url", f"{role}={public_url(url)}"]
-    if config.problems and not full:
+    if config.problems and not full and verb == "eval":
         parts += ["--problems", ",".join(config.problems)]
-    names = ["list", "protocol", *([] if full else ["limit"]), "n_samples", "temperature"]
-    names += ["max_tokens", "top_p", "reasoning_effort", "seed", "cache", "prices"]
+    names = ["list", *([] if full else ["limit"]), "n_samples", "artifact"]
+    names = names if verb == "eval" else []
+    names += ["protocol", "level", "temperature", "max_tokens", "top_p", "reasoning_effort"]
+    names += ["seed", "cache", "prices"]
     names += ["max_connections", "jobs", "budget_usd", "budget_tokens", "budget_minutes", "out"]
     for name in names:
         if getattr(config, name) != getattr(defaults, name):

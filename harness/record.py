@@ -70,7 +70,7 @@ def describe(plan: Plan, run_dir: Path, sandbox: Sandbox) -> None:
     write_atomically(path, canonical(_description(plan, run_dir, sandbox)))
 
 
-def _description(plan: Plan, run_dir: Path, sandbox: Sandbox) -> dict[str, Any]:
+def _description(plan: Plan, run_dir: Path, sandbox: Sandbox, verb: str = "eval") -> dict[str, Any]:
     """All of an evaluation's run.json."""
     simulated = any(model.simulated for model in plan.models.values())
     simulated = simulated or (plan.artifact is not None and plan.artifact.simulated)
@@ -108,7 +108,7 @@ def _description(plan: Plan, run_dir: Path, sandbox: Sandbox) -> dict[str, Any]:
         "kind": "simulated" if simulated else "measured",
         "host": provenance.host(),
         "started_at": round(time.time(), 3),
-        **session_facts(plan, sandbox),
+        **session_facts(plan, sandbox, verb),
     }
 
 
@@ -117,7 +117,7 @@ def describe_fit(plan: Plan, run_dir: Path, sandbox: Sandbox) -> None:
     assert plan.fitting is not None
     if (run_dir / "run.json").exists():
         return
-    described = _description(plan, run_dir, sandbox)
+    described = _description(plan, run_dir, sandbox, "fit")
     described |= {
         "stage": "fit",
         "artifact": None,
@@ -136,8 +136,11 @@ def _prompts_digest(plan: Plan) -> str:
     return digest(canonical({i.problem.problem_id: i.problem.prompt for i in plan.items}))
 
 
-def session_facts(plan: Plan, sandbox: Sandbox) -> dict[str, Any]:
-    """What one process brings to a run and a later one may bring differently."""
+def session_facts(plan: Plan, sandbox: Sandbox, verb: str = "eval") -> dict[str, Any]:
+    """What one process brings to a run and a later one may bring differently.
+
+    `verb` is the command that makes it: `eval`, or `fit` for its search.
+    """
     commit, dirty = provenance.commit()
     return {
         "sandbox": sandbox.tier,
@@ -145,7 +148,7 @@ def session_facts(plan: Plan, sandbox: Sandbox) -> dict[str, Any]:
         "commit": commit,
         "dirty": dirty,
         "versions": provenance.versions(),
-        "command": provenance.command(plan, usual_cache=usual_cache()),
+        "command": provenance.command(plan, usual_cache=usual_cache(), verb=verb),
         "limit": plan.config.limit,
         "n_samples": plan.config.n_samples,
         "environment": plan.environment,
