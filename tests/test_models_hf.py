@@ -121,6 +121,17 @@ MIXED = [
 
 
 @on_cpu
+async def test_a_last_message_of_the_assistant_is_continued(model: HFModel) -> None:
+    begun: list[Message] = [*CAT, {"role": "assistant", "content": "The animal that says meow is"}]
+    anew = await model.complete(CAT, Sampling(0.0, 12))
+    on = await model.complete(begun, Sampling(0.0, 12))
+    assert on.prompt_tokens is not None
+    assert anew.prompt_tokens is not None
+    # the words themselves: no end of turn after them, and no turn that begins anew
+    assert on.prompt_tokens == anew.prompt_tokens + 7
+    assert "cat" in on.text.lower()
+
+
 async def test_requests_that_wait_are_one_batch_in_which_each_is_answered_as_if_alone(
     model: HFModel,
 ) -> None:
