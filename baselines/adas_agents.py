@@ -26,7 +26,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from baselines.operators import _node
+from baselines.operators import asked_model
 from baselines.workflows import unfenced
 from harness.extract import code_block, defines, fenced_blocks, strip_reasoning
 from harness.types import Context, Operator
@@ -201,7 +201,7 @@ async def agent(
         raise ValueError(f"an agent needs output fields, each once, not {fields}")
     name = ctx.problem.entry_point
     request = render(name, fields, agent_name, role, inputs, instruction)
-    reply = await ctx.ask(request, **_node(ctx, model, temperature))
+    reply = await ctx.ask(request, **asked_model(ctx, model, temperature))
     found = read_fields(reply.text, fields, name)
     if missing := [field for field in fields if not found.get(field)]:
         ctx.note("fields", agent=agent_name, missing=missing)

@@ -165,7 +165,8 @@ async def _evaluate(ctx: Context, search: Search, made: Round) -> Round:
             if score > made.best_score and code:
                 made.best_code, made.best_score = code, score
                 made.failures = found.errors
-        if not run.sampled or _stage(run) == "load":
+        untested = made.answered and not made.has_feedback  # more of it could not be compared
+        if not run.sampled or untested or _stage(run) == "load":
             break
     if not made.answered:
         made.error, made.error_class = error, error_class

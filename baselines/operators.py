@@ -139,7 +139,7 @@ def label_of(position: int) -> str:
     return (chr(64 + first) if first else "") + chr(65 + last)
 
 
-def _node(ctx: Context, model: Any, temperature: Any) -> dict[str, Any]:
+def asked_model(ctx: Context, model: Any, temperature: Any) -> dict[str, Any]:
     """Whom a node asks, and how: nothing for the worker as it is set.
 
     A model goes by its role, its name, or what follows the name's last slash. Raises ValueError.
@@ -259,7 +259,7 @@ async def custom(
     if not any(parts):
         raise ValueError("custom needs an input or an instruction")
     text = "\n\n".join(t for t in (*parts, _form(output_format)) if t)
-    reply = (await ctx.ask(text, **_node(ctx, model, temperature))).text
+    reply = (await ctx.ask(text, **asked_model(ctx, model, temperature))).text
     if _is(output_format, "code"):
         code = code_block(reply, ctx.problem.entry_point) or code_block(reply)
         return {"response": code or reply}
@@ -286,7 +286,7 @@ async def custom_code_generate(
         text = f"{instructions}\n\n{text}" if instructions else text
     else:
         text = solve_prompt(ctx.problem, instructions)
-    reply = (await ctx.ask(text, **_node(ctx, model, temperature))).text
+    reply = (await ctx.ask(text, **asked_model(ctx, model, temperature))).text
     code = code_block(reply, ctx.problem.entry_point)
     found = {**parse_fields(reply, output_format), "response": code or reply}
     return found if code else {**found, **_failed("no program in the reply")}
@@ -314,7 +314,7 @@ async def sc_ensemble(
         for label, program in zip(labels, programs, strict=True)
     )
     text = _ahead(output_format) + ENSEMBLE.format(prompt=ctx.problem.prompt, solutions=listed)
-    reply = (await ctx.ask(text, **_node(ctx, model, temperature))).text
+    reply = (await ctx.ask(text, **asked_model(ctx, model, temperature))).text
     chosen = parse_choice(reply, labels)
     program = programs[chosen or 0]
     found = {**parse_fields(reply, output_format), "response": program, "solution": program}
@@ -345,7 +345,7 @@ async def test(
         test_loop = test_cases
     wanted = next((n for n in (loops, test_loop) if n is not None), LOOPS)
     most = min(max(int(wanted), 0), MOST_LOOPS)
-    node, form = _node(ctx, model, temperature), _ahead(output_format)
+    node, form = asked_model(ctx, model, temperature), _ahead(output_format)
     for rewrite in range(most + 1):
         found = await ctx.run_feedback(code)
         made = {"solution": code, "response": code}
@@ -371,7 +371,7 @@ async def review(
     output_format: Any = None,
 ) -> dict[str, Any]:
     """The worker's verdict on a solution, and what it would mend."""
-    node = _node(ctx, model, temperature)
+    node = asked_model(ctx, model, temperature)
     code = _program(ctx, solution)
     verdict, feedback = await review_code(ctx, code, form=_ahead(output_format), **node)
     found = {"review_result": verdict is not False, "result": verdict is not False}
@@ -391,7 +391,7 @@ async def revise(
     output_format: Any = None,
 ) -> dict[str, Any]:
     """The solution rewritten to meet the feedback."""
-    node = _node(ctx, model, temperature)
+    node = asked_model(ctx, model, temperature)
     code, form = _program(ctx, solution), _ahead(output_format)
     better = await revise_code(ctx, code, _text(feedback), form=form, **node)
     failed = _failed("nothing was rewritten") if better == code else {}
@@ -409,7 +409,7 @@ async def format(
 ) -> dict[str, Any]:
     """The final program out of a longer text."""
     request = _ahead(output_format) + FORMAT.format(**_about(ctx.problem), text=_text(solution))
-    reply = await ctx.ask(request, **_node(ctx, model, temperature))
+    reply = await ctx.ask(request, **asked_model(ctx, model, temperature))
     code = code_block(reply.text, ctx.problem.entry_point)
     failed = {} if code else _failed("no program in the reply")
     code = code or _program(ctx, solution)

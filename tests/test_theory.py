@@ -137,7 +137,7 @@ async def test_repair_gains_as_new_draws_until_one_is_right_do(tmp_path, worker,
 
 @pytest.mark.parametrize(
     ("method", "knobs", "problems"),
-    [("best-of-n", {}, 164), ("repair", {}, 164), ("flowreasoner", {"evals": 1}, 60)],
+    [("best-of-n", {}, 164), ("repair", {}, 164), ("flowreasoner", {}, 60)],
 )
 async def test_without_feedback_tests_nothing_is_gained(tmp_path, method, knobs, problems):
     summary = await evaluated(
