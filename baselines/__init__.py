@@ -51,8 +51,9 @@ def load(name: str) -> Method:
     point = brought[name]
     try:
         found = point.load()
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise UsageError(f"method {name!r} of {point.value} cannot be loaded: {error}") from error
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        raise UsageError(f"method {name!r} of {point.value} cannot be loaded: {told}") from error
     if not isinstance(found, Method) or found.name != name:
         raise UsageError(f"method {name!r}: {point.value} is no harness.types.Method of that name")
     return found

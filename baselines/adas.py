@@ -212,8 +212,10 @@ async def fit(
 ) -> Mapping[str, Any]:
     """Return the archive of the search, best agent first, with that agent's name and code.
 
-    `generations` new agents are wanted, of at most `attempts`; one is mended up to `debugging`
-    times while its mean stays below `least`. The meta-agent sees the best `shown` agents, 0: all.
+    `generations` new agents are aimed at; `attempts` is the most that are made, failed ones
+    included, so that with fewer attempts than generations these alone decide. An agent is mended
+    up to `debugging` times while its mean stays below `least`. The meta-agent sees the best
+    `shown` agents, 0: all.
     """
     if not problems:
         raise UsageError("adas: the search list is empty; give it at least one problem")

@@ -60,6 +60,7 @@ from harness.types import (
 )
 
 TOP, PATIENCE = 3, 5  # of the test of convergence
+ROUNDING = 1e-9  # of sums of shares; shares themselves differ by more
 MANY = 6  # worker calls of a long workflow
 SHOWN = 2000  # characters of a question or program in a failure that the meta-agent sees
 
@@ -214,7 +215,8 @@ def converged(rounds: Sequence[Sequence[float]], z: float) -> bool:
         top = math.fsum(means[i] for i in best) / len(best)
         error = math.sqrt(math.fsum(pvariance(rounds[i]) for i in best)) / TOP
         if before is not None:
-            stands = abs(top - before[0]) <= z * math.hypot(error, before[1])
+            moved = abs(top - before[0]) - ROUNDING
+            stands = moved <= z * math.hypot(error, before[1])
             still = still + 1 if stands else 0
             if still == PATIENCE:
                 return True
@@ -318,13 +320,14 @@ async def _propose(
         {"role": "user", "content": shown},
     ]
     tried = {plain(child.modification) for child in parent.children} - {""}
+    node, reply = Node(number, "", "", parent.number), ""
     for _ in range(regenerations + 1):
         try:
             reply = (await ctx.ask(chat, role="meta")).text
-        except RequestRejected as error:  # too long, or against a policy: this round's failure
-            node = Node(number, "", "", parent.number)
-            node.error, node.error_class = f"reply: Rejected: {error}", "reply:Rejected"
-            return node, ""
+        except RequestRejected as error:  # too long, or against a policy
+            if not reply:  # this round's failure
+                node.error, node.error_class = f"reply: Rejected: {error}", "reply:Rejected"
+            break
         found = parse_reply(reply)
         node = Node(number, found.graph, found.prompts, parent.number, found.modification)
         node.error, node.error_class = found.error, found.error_class

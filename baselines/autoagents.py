@@ -9,7 +9,7 @@ expert. A reply that holds no such plan is told why; after two of them the team 
 earlier draft, or else a fixed one: analyst, programmer, reviewer. Nobody searches the web or writes
 files, and no code is run, which is L0; with `run_examples` every program that a role shows is run
 on the examples, which is L1. A step hands on each role's last words in it. When the finaliser
-writes no program, the last one that a role wrote is the answer.
+writes no program, or its request is rejected, the last one that a role wrote is the answer.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from baselines.operators import SOLVE
+from harness.errors import RequestRejected
 from harness.extract import code_block, strip_reasoning
 from harness.types import Context, Level, Method, Problem, Sampling, Solution
 
@@ -137,7 +138,13 @@ async def solve(
                 break
         words = "\n\n".join(f"{name}:\n{words}" for name, words in latest.items())
         memory.append(f"Step {number}: {task}\n\n{words}")
-    reply = await ctx.ask(FINALISE.format(memory="\n\n".join(memory), **fields))
+    try:
+        reply = await ctx.ask(FINALISE.format(memory="\n\n".join(memory), **fields))
+    except RequestRejected as error:  # all that was found may be too long for its context
+        if not program:
+            raise
+        ctx.note("rejected", step="finaliser", error=str(error))
+        return Solution(program)
     return Solution(code_block(reply.text, problem.entry_point) or program)
 
 

@@ -50,7 +50,7 @@ class Search:
     early_stop: bool = False  # stop at a mean feedback of 1.0
     workflow_calls: int = 30  # what one execution may use: model calls,
     workflow_tokens: int = 200_000  # prompt and completion tokens,
-    workflow_s: float = 900.0  # seconds, less those spent waiting for a model
+    workflow_s: float = 900.0  # seconds, less those spent waiting for a turn at a model
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -198,12 +198,13 @@ def best_workflow(history: Sequence[Round]) -> Round | None:
     return max(written, key=lambda r: (r.score, r.answered, -r.number), default=None)
 
 
-def best_program(history: Sequence[Round]) -> str:
-    """The best program that was produced: of the best workflow, unless that has none."""
-    best = best_workflow(history)
-    if best is None or not best.best_code:
-        best = max(history, key=lambda r: (r.best_score, -r.number), default=None)
-    return best.best_code if best else ""
+def best_round(history: Sequence[Round]) -> Round | None:
+    """The round of the program with the best feedback, the earliest on ties; None: no program.
+
+    It need not be the best workflow's: one run of another may have done better than its mean.
+    """
+    made = [r for r in history if r.best_code]
+    return max(made, key=lambda r: (r.best_score, -r.number), default=None)
 
 
 def _stage(run: WorkflowRun) -> str:

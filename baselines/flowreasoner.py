@@ -7,8 +7,9 @@ on the feedback tests; the best by mean feedback wins, the earliest on ties.
 
 Differs from the paper and its release, each as a knob; `-A preset=paper` and `-A preset=release`
 set them as those have it:
-- `final=keep` (default) grades the best program that was already produced; the release executes the
-  winning workflow anew, three times (`final=rerun`, `final_runs`). Further programs are `reruns`.
+- `final=keep` (default) grades the program with the best feedback of all that were produced, the
+  earliest on ties; the release executes the winning workflow anew, three times (`final=rerun`,
+  `final_runs`). Further programs are `reruns`.
 - Where every call of a workflow was greedy, its three evaluations are one and the same: it is run
   once, and the round says so (`evals` in its record); the presets sample at temperature 1.
 - A workflow that does not parse, load or run scores 0 and its error is shown to the meta-agent as
@@ -17,6 +18,8 @@ set them as those have it:
   up to five times (`attempts`).
 - A modification already tried on its parent is asked for again at most twice (`regenerations`),
   not without end.
+- A workflow may take 900 s (`workflow_s`), which counts its models' answers, for local models are
+  slow; the release has 60 s on two benchmarks, and no limit on MBPP.
 - On a problem without a feedback test nothing can be compared: the first answer is kept.
 
 Two controls of the claim that each problem needs a workflow of its own: `workflow=shuffled` answers
@@ -30,7 +33,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from baselines.design import Search, best_program, best_workflow, design
+from baselines.design import Search, best_round, best_workflow, design
 from baselines.layouts import AGAIN, FIRST, SYSTEM
 from baselines.workflows import same_program, taking
 from harness.errors import UsageError
@@ -59,7 +62,7 @@ async def solve(
     final_runs: int = 1,
     **knobs: Any,
 ) -> Solution:
-    """Return the program of the best workflow by feedback.
+    """Return the best program by feedback, or the program of the best workflow run anew.
 
     `workflow` is whose: this problem's own, another problem's, or the single one that `fit` found.
     `final` keeps the best program already produced, or runs the workflow `final_runs` times anew.
@@ -76,6 +79,8 @@ async def solve(
     best = best_workflow(history)
     if best is None:
         return Solution("")
+    kept = best_round(history) if workflow == "own" and final == "keep" else None
+    best = kept or best
     ctx.note(
         "chosen",
         round=best.number,
@@ -85,7 +90,7 @@ async def solve(
         texts={"workflow": best.graph, "prompts": best.prompts},
     )
     if workflow == "own" and final == "keep":
-        return Solution(best_program(history))
+        return Solution(best.best_code)
     return await _run(ctx, search, best.graph, best.prompts, runs)
 
 
@@ -118,7 +123,7 @@ async def fit(
         if best is None:
             return Tried("")
         facts = {"graph": best.graph, "prompts": best.prompts, "score": best.score}
-        return Tried(best_program(history), {**facts, "round": best.number})
+        return Tried(best.best_code, {**facts, "round": best.number})
 
     def once(trial: Trial) -> Callable[[Context], Awaitable[Tried]]:
         async def work(c: Context) -> Tried:
@@ -209,6 +214,13 @@ def _fit_calls(knobs: Knobs, problems: int) -> dict[str, tuple[int, int]]:
     }
 
 
+def _settle(knobs: Knobs, there: Callable[[str], bool]) -> dict[str, Any]:
+    """Nothing to set; raises UsageError for knobs that would be of no matter."""
+    if knobs["final_runs"] > 1 and knobs["final"] != "rerun":
+        raise UsageError("flowreasoner: final_runs wants final=rerun")
+    return {}
+
+
 _SHARED: dict[str, Any] = {"rounds": 10, "evals": 3, "final": "rerun", "final_runs": 3}
 
 METHOD = Method(
@@ -281,6 +293,7 @@ METHOD = Method(
             sampling={"worker": {"temperature": 1.0}},
         ),
     },
+    settle=_settle,
     fit=taking(Search, fit),
     fits=lambda knobs: knobs["workflow"] == "single",
     fit_calls=_fit_calls,

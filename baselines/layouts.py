@@ -33,6 +33,7 @@ first one is 1. Differs from the paper: the wording and format are ours, the pap
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -135,7 +136,7 @@ class Round:
 
     @property
     def score(self) -> float:
-        return sum(self.scores) / len(self.scores) if self.scores else 0.0
+        return math.fsum(self.scores) / len(self.scores) if self.scores else 0.0
 
     @property
     def loads(self) -> bool:

@@ -8,8 +8,9 @@ machine a judge, the worker, compares each pair in both orders and counts as a l
 leaves no program whole (it is not offered). Candidates that are one program, comments and layout
 aside, are ranked as one, and when there is only one it is the answer. `max_wins` adds up both of
 its terms, where the release adds a sum to a mean. `bubble` is sure of the best alone; the others
-follow as its one pass left them. A model whose request fails is left out. A fused program that
-does not define the entry point gives way to the first in rank.
+follow as its one pass left them. A model whose request fails is left out; a comparison that is
+rejected is a tie. A fused program that does not define the entry point gives way to the first in
+rank, and so does a fusion that is rejected.
 """
 
 from __future__ import annotations
@@ -149,11 +150,15 @@ async def _judged(ctx: Context, programs: Sequence[str]) -> Matrix:
 
 
 async def _verdict(ctx: Context, first: str, second: str) -> float:
-    """+1 when the first is better, -1 when the second is, 0 on a tie or after two odd replies."""
+    """+1 when the first is better, -1 when the second is, 0 on a tie or without a verdict."""
     text = COMPARE.format(prompt=ctx.problem.prompt, first=first, second=second, form=FORM)
     chat: list[Message] = [{"role": "user", "content": text}]
     for _ in range(2):
-        reply = (await ctx.ask(chat, temperature=0.0)).text
+        try:
+            reply = (await ctx.ask(chat, temperature=0.0)).text
+        except RequestRejected as error:
+            ctx.note("rejected", step="comparison", error=str(error))
+            break
         said = strip_reasoning(reply)
         if verdicts := _BETTER.findall(said) or _BARE.findall(said):
             return _LOGITS[verdicts[-1].lower()]
@@ -165,7 +170,11 @@ async def _fused(problem: Problem, ctx: Context, programs: Sequence[str]) -> str
     """One program out of several; empty when the reply's does not define the entry point."""
     shown = "\n\n".join(f"Rank {i}:\n```python\n{p}\n```" for i, p in enumerate(programs, 1))
     fields = {"entry_point": problem.entry_point, "prompt": problem.prompt}
-    reply = await ctx.ask(FUSE.format(programs=shown, **fields), temperature=0.0)
+    try:
+        reply = await ctx.ask(FUSE.format(programs=shown, **fields), temperature=0.0)
+    except RequestRejected as error:  # several programs may be too long for its context
+        ctx.note("rejected", step="fusion", error=str(error))
+        return ""
     code = code_block(reply.text, problem.entry_point)
     return code if defines(code, problem.entry_point) else ""
 

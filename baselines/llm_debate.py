@@ -7,7 +7,8 @@ worker) reads the final programs in shuffled order and writes one. Instead, `agg
 vote on behaviour: programs that do the same on the visible examples stand together, the largest
 group wins, and its lowest agent's program is the answer (which makes it L1; without an example the
 judge decides); `aggregate=last` takes the last agent's. `personas` gives the agents the three roles
-of AFlow's MultiPersona; its script for code shows no agent the others' answers, ours does.
+of AFlow's MultiPersona; its script for code shows no agent the others' answers, ours does. Where
+the judge's request is rejected, the lowest agent's program is the answer.
 """
 
 from __future__ import annotations
@@ -103,10 +104,15 @@ async def solve(
             ctx.note("vote", groups=voted, decided="by behaviour on the examples")
             return Solution(programs[voted[0][0]])
         ctx.note("vote", groups=None, decided="by the judge: there is no example")
+    first = programs[0]
     ctx.rng.shuffle(programs)
     listed = "\n\n".join(f"Program {i}:\n```python\n{p}\n```" for i, p in enumerate(programs, 1))
     text = JUDGE.format(programs=listed, **fields)
-    decision = await ctx.ask(text, temperature=judge_temperature)
+    try:
+        decision = await ctx.ask(text, temperature=judge_temperature)
+    except RequestRejected as error:  # several programs may be too long for its context
+        ctx.note("rejected", step="judge", error=str(error))
+        return Solution(first)
     return Solution(code_block(decision.text, problem.entry_point) or programs[0])
 
 

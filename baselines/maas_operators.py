@@ -89,7 +89,7 @@ async def execute(
             varied = {"temperature": spread} if ctx.is_greedy() else {}
             for _ in range(several):
                 await write(name, **varied)
-        elif name == "ScEnsemble":
+        elif name == "ScEnsemble" and any(program.strip() for program in pool):
             pool = [(await operators.sc_ensemble(ctx, pool))["response"]]
         elif name == "SelfRefine":
             pool.append(await operators.revise_code(ctx, pool[-1], told[name]))

@@ -207,6 +207,7 @@ async def fit(
             "node",
             number=number,
             parent=None,
+            about=problem.problem_id,
             label=f"{problem.problem_id}: the best of {len(own)}",
             score=best.score if best else None,
             low=None,
@@ -314,7 +315,7 @@ def read_workflow(reply: str, similarity: float) -> tuple[str, str | None]:
     graph = found.graph
     try:
         tree = ast.parse(graph)
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return graph, f"reply: {type(error).__name__}: the workflow does not parse"
     runs = [
         method

@@ -5,7 +5,8 @@ adaptation to code: generate, then up to 3 times review (boolean, 95% rule) and 
 the paper: 3 iterations (4 there), no examples in the prompts, and a revision sees only the last
 version and its review, as in the release for code; with `history=full` it sees all earlier ones.
 A review is of the code (AFlow's script shows a whole record); one that cannot be read is asked for
-once more and then accepts (there it rejects).
+once more and then accepts (there it rejects); where a request for a review or a revision is
+rejected, the version so far stands.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from typing import Literal
 
 from baselines.operators import REVISE, first_message, review_code
+from harness.errors import RequestRejected
 from harness.extract import code_block
 from harness.types import Context, Level, Message, Method, Preset, Problem, Solution
 
@@ -34,13 +36,17 @@ async def solve(
     code = code_block(reply, problem.entry_point)
     fields = {"entry_point": problem.entry_point, "prompt": problem.prompt}
     for _ in range(max_iterations):
-        correct, feedback = await review_code(ctx, code)
-        if correct is not False:
+        try:
+            correct, feedback = await review_code(ctx, code)
+            if correct is not False:
+                break
+            text = REVISE.format(**fields, code=code, feedback=feedback)
+            asked: list[Message] = [{"role": "user", "content": text}]
+            chat = [*chat, {"role": "assistant", "content": reply}, *asked]
+            reply = (await ctx.ask(chat if history == "full" else asked)).text
+        except RequestRejected as error:  # too long, say
+            ctx.note("rejected", step="refinement", error=str(error))
             break
-        text = REVISE.format(**fields, code=code, feedback=feedback)
-        asked: list[Message] = [{"role": "user", "content": text}]
-        chat = [*chat, {"role": "assistant", "content": reply}, *asked]
-        reply = (await ctx.ask(chat if history == "full" else asked)).text
         code = code_block(reply, problem.entry_point) or code
     return Solution(code)
 

@@ -112,7 +112,7 @@ def parse_reply(reply: str) -> Proposal:
 def _parses(code: str) -> bool:
     try:
         ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
 
@@ -126,7 +126,7 @@ def same_program(graph: str, other: str) -> bool:
     """Whether two workflows are one program: equal syntax trees, comments and layout aside."""
     try:
         return ast.dump(ast.parse(graph)) == ast.dump(ast.parse(other))
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
 
 

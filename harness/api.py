@@ -21,7 +21,7 @@ from harness.benchmarks import DataSources, reasons
 from harness.budget import Budget
 from harness.errors import HarnessError, StoreError, UsageError
 from harness.extract import code_block
-from harness.fitting import Fitted, fit, fitted, not_fresh, searched_for_runs
+from harness.fitting import Fitted, fit, fitted, searched_for
 from harness.forecast import Forecast
 from harness.grade import Grader
 from harness.grading import open_grader
@@ -191,7 +191,7 @@ async def execute(
         own = Budget(config.budget_usd, config.budget_tokens, config.budget_minutes)
         if plan.fitting is not None:
             if budget is None:
-                own.resume(searched_for_runs(fit_folder(replace(plan, config=not_fresh(config)))))
+                own.resume(searched_for(plan))
             if plan.artifact is None:
                 warn(f"{plan.method.name} searches first, on {len(plan.fitting.ids)} problems")
                 try:

@@ -19,8 +19,15 @@ def methods(*, verbose: bool = False) -> Iterator[str]:
         except UsageError as error:  # of another package: what is ours loads
             yield f"{name:14} {error}"
             continue
-        yield f"{name:14} {method.summary}"
-        yield from _all_of(method) if verbose else _short(method)
+        try:
+            yield from [
+                f"{name:14} {method.summary}",
+                *(_all_of(method) if verbose else _short(method)),
+            ]
+        except Exception as error:
+            if name in baselines.REGISTRY:
+                raise
+            yield f"{name:14} cannot be told of: {type(error).__name__}: {error}"
 
 
 def _short(method: Method) -> Iterator[str]:
@@ -42,20 +49,24 @@ def _all_of(method: Method) -> Iterator[str]:
         yield f"  searches on list `search` first{when}: {searched or 'unknown'} on 33 problems"
     for role, sampling in method.sampling.items():
         settings = {k: v for k, v in sampling.as_dict().items() if v is not None}
-        yield f"  {role}: {', '.join(f'{k} {v:g}' for k, v in settings.items())}"
+        yield f"  {role}: {', '.join(f'{k} {_plain(v)}' for k, v in settings.items())}"
     for name, knob in baselines.known_knobs(method).items():
         yield f"  -A {name}={knobs[name]}{_choices(knob)}{_paper(method, name)}"
     for name, preset in method.presets.items():
         changed = " ".join(f"{k}={v}" for k, v in preset.knobs.items())
         protocol = f" --protocol {preset.protocol}" if preset.protocol else ""
         for role, chosen in preset.sampling.items():
-            protocol += "".join(f" {role}.{k}={v:g}" for k, v in chosen.items())
+            protocol += "".join(f" {role}.{k}={_plain(v)}" for k, v in chosen.items())
         yield f"  -A preset={name}: {preset.summary}: {changed}{protocol}"
     yield ""
 
 
 def _nodes(method: Method) -> str:
     return ", and any that --role NAME=MODEL adds" if method.nodes else ""
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _range(low: int, high: int) -> str:

@@ -608,6 +608,8 @@ def fit(
     from harness import api
 
     knobs = settings.pairs(knob or [], "-A")
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit is at least 1, not {limit}")
     if limit is not None:
         knobs["search_problems"] = str(limit)
     asked = api.Config(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.api import Fitted, Plan, Summary
     from harness.forecast import Seen
     from harness.run import Progress, Row
-    from harness.search import Found
+    from harness.search import Artifact, Found
 
 LINE_EVERY_S = 10.0  # without a terminal, a line at most this often
 LINE_WIDTH = 120  # and tables of this width
@@ -32,6 +32,17 @@ def score(estimate: Any) -> str:
     return (
         f"{percent(estimate.value)}% [{percent(estimate.low)}, {percent(estimate.high)}]"
         f" of {estimate.problems} problem{'' if estimate.problems == 1 else 's'}"
+    )
+
+
+def search_line(found: Artifact) -> str:
+    """What a search found and took, as one line."""
+    spent, solved = found.spent, found.content.get("score")
+    said = f", {percent(solved)}% of them solved" if isinstance(solved, int | float) else ""
+    return (
+        f"{found.method} searched on {len(found.problems)} problems{said}: "
+        f"{spent['calls']:,} calls, {count(spent['tokens'])} tokens, "
+        f"{dollars(spent['fresh_cost_usd'])}, {duration(spent['wall_s'])}"
     )
 
 
@@ -101,7 +112,8 @@ class Display:
         self.say(f"{plan.method.name} fit on {plan.benchmark.name}: {roles}")
         self.say(f"  knobs: {' '.join(f'{name}={value}' for name, value in knobs.items())}")
         for note in plan.notes:
-            self.say(f"  {note}")
+            if note != reasons(plan.left_out):  # of an evaluation, which this is not
+                self.say(f"  {note}")
         self._search(plan)
         if limits := _limits(plan):
             self.say(f"  it stops at {limits}")
@@ -109,13 +121,7 @@ class Display:
     def fitted(self, fitted: Fitted) -> None:
         """What a fit came to, and where to look next."""
         found = fitted.artifact
-        spent, score_ = found.spent, found.content.get("score")
-        said = "" if score_ is None else f", {percent(score_)}% of them solved"
-        self.say(
-            f"{found.method} searched on {len(found.problems)} problems{said}: "
-            f"{spent['calls']:,} calls, {count(spent['tokens'])} tokens, "
-            f"{dollars(spent['fresh_cost_usd'])}, {duration(spent['wall_s'])}"
-        )
+        self.say(search_line(found))
         if found.simulated:
             self.say("simulated: it says nothing about a model")
         out = fitted.plan.config.out
@@ -200,7 +206,7 @@ class Display:
         for name in names:
             table.add_column(name, overflow="fold")
         table.add_row(
-            summary.plan.method.name + (" (simulated)" if simulated else ""),
+            _named(summary.plan) + (" (simulated)" if simulated else ""),
             score(estimate).partition(" of ")[0],
             str(estimate.problems),
             str(summary.plan.level),
@@ -221,10 +227,13 @@ class Display:
         self.say("verdicts: " + ", ".join(f"{k} {n}" for k, n in sorted(verdicts.items())))
         if summary.plan.protocol != "none":
             fresh = progress.overlap_free()
-            self.say(f"on hidden tests that no feedback test repeats: {score(fresh)}")
+            if fresh.value is not None:
+                self.say(f"on hidden tests that no feedback test repeats: {score(fresh)}")
         base, plus = progress.part("base"), progress.part("plus")
         if base.value is not None:
             self.say(f"base tests: {score(base)}; plus tests: {score(plus)}")
+        if summary.plan.artifact is not None:
+            self.say(f"{search_line(summary.plan.artifact)}; in no number above")
         if summary.plan.left_out:
             self.say(reasons(summary.plan.left_out))
         if progress.invalid:
@@ -247,6 +256,13 @@ class Display:
         option = "" if str(out) == "results" else f" --out {out}"
         self.say(f"  python -m harness show {summary.run_id}{option}")
         self.say(f"  python -m harness leaderboard{option}")
+
+
+def _named(plan: Plan) -> str:
+    """The method with what was given of its knobs: what tells a control from the method itself."""
+    from harness.store import named
+
+    return named(plan.method.name, plan.config.knobs, plan.knobs)
 
 
 def _ids(plan: Plan) -> str:

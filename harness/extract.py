@@ -2,9 +2,9 @@
 
 Rules: reasoning tags are dropped first; then the last fenced block that defines the entry point,
 else all blocks together, else the reply itself; dedented, and everything at module level is kept
-but a `__main__` guard. Linear in the length of the reply. Unlike the sanitizers of other harnesses
-nothing is dropped because of its shape: functions without `return`, decorated and async functions,
-top-level `if` and `try` all stay.
+but a `__main__` guard. Linear in the length of the reply; one beyond `MOST_CHARS` holds no program.
+Unlike the sanitizers of other harnesses nothing is dropped because of its shape: functions without
+`return`, decorated and async functions, top-level `if` and `try` all stay.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
+
+MOST_CHARS = 1_000_000  # of a text that a program is looked for in: some seconds of parsing
+TAIL_LINES = 40  # of a reply that was cut, that may be given up
+TAIL_CHARS = 4_000_000  # parsed in all to find out how many
 
 _REASONING = re.compile(r"<(/?)(?:think|thinking|reasoning)>", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+.-]*)[^\n`]*$", re.MULTILINE)
@@ -63,10 +67,12 @@ def defines(code: str, name: str, *, imports: bool = True) -> bool:
 
 
 def code_block(reply: str, entry_point: str | None = None) -> str:
-    """The program in a reply; empty when there is none that defines `entry_point`.
+    """The program in a reply; empty when there is none that defines `entry_point`, or too long.
 
     Without an entry point: the last block that parses, else the last block, else the text.
     """
+    if len(reply) > MOST_CHARS:
+        return ""
     text = strip_reasoning(reply)
     blocks = [block for block in fenced_blocks(text) if block.strip()]
     if entry_point is None:
@@ -95,7 +101,8 @@ def _closed(blocks: list[str]) -> str:
     if not blocks:
         return ""
     lines = blocks[-1].splitlines()
-    for keep in range(len(lines) - 1, max(len(lines) - 40, 0), -1):
+    tries = min(TAIL_LINES, TAIL_CHARS // max(len(blocks[-1]), 1))
+    for keep in range(len(lines) - 1, max(len(lines) - tries, 0), -1):
         candidate = "\n".join(lines[:keep])
         if _parses(candidate):
             return candidate
@@ -113,13 +120,15 @@ def _parses(code: str) -> bool:
 def _module_level(body: list[ast.stmt]) -> list[ast.stmt]:
     """Statements that run at module level, those inside top-level if, try and with included."""
     found: list[ast.stmt] = []
-    for node in body:
+    left = list(body)  # a chain of elif is as deep as it is long
+    while left:
+        node = left.pop()
         found.append(node)
         if isinstance(node, ast.If | ast.Try | ast.With):
-            for name in ("body", "orelse", "finalbody"):
-                found += _module_level(getattr(node, name, []))
             for handler in getattr(node, "handlers", []):
-                found += _module_level(handler.body)
+                left += handler.body
+            for name in ("body", "orelse", "finalbody"):
+                left += getattr(node, name, [])
     return found
 
 
@@ -137,6 +146,10 @@ def _bound(node: ast.stmt) -> set[str]:
     return {n.id for n in names if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
+def _names(expression: ast.expr, name: str) -> bool:
+    return any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(expression))
+
+
 def _without_main(code: str) -> str:
     """The code without `if __name__ == "__main__":`, by line, so that all else stays as written."""
     try:
@@ -145,6 +158,6 @@ def _without_main(code: str) -> str:
         return code
     lines = re.split(r"\r\n|\r|\n", code)  # as the parser counts them
     for node in reversed(tree.body):
-        if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and _names(node.test, "__name__"):
             del lines[node.lineno - 1 : node.end_lineno]
     return "\n".join(lines).strip("\n")

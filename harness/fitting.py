@@ -21,8 +21,7 @@ from harness.budget import Budget
 from harness.errors import BudgetReached, UsageError
 from harness.grade import Grader
 from harness.grading import open_grader
-from harness.journal import Journal, read_run, whole
-from harness.options import Config
+from harness.journal import Journal, read_run, read_segment, segments, whole
 from harness.pacing import Gate
 from harness.plan import (
     ARTIFACT,
@@ -85,7 +84,8 @@ async def fit(
     if plan.fitting is None:
         raise UsageError(f"{plan.method.name} has nothing to fit with these knobs: use `eval`")
     config = plan.config
-    if plan.artifact is None or config.fresh:
+    begun = not (fit_folder(plan) / ARTIFACT).is_file()  # the newest, or with `fresh` a new one
+    if plan.artifact is None or begun:
         async with open_grader(
             plan.benchmark,
             cache_dir=plan.cache_dir,
@@ -110,17 +110,28 @@ async def fit(
     return Fitted(plan, plan.artifact, config.out / "runs" / str(plan.artifact.run) / ARTIFACT)
 
 
-def not_fresh(config: Config) -> Config:
-    return replace(config, fresh=False)
+def not_fresh(plan: Plan) -> Plan:
+    """The plan as one that goes on with a search that was begun: --fresh is of the evaluation."""
+    return replace(plan, config=replace(plan.config, fresh=False))
 
 
-def searched_for_runs(run_dir: Path) -> list[Row]:
-    """The records of a fit that an evaluation had to do first: part of what it may spend."""
-    if not run_dir.is_dir():
-        return []
-    records = [record for record in read_run(run_dir) if whole(record)]
-    alone = any(r["kind"] == "session" and r.get("alone") for r in records)
-    return [] if alone else records
+def searched_for(plan: Plan) -> list[Row]:
+    """What this evaluation's own processes recorded of its search: part of what it may spend.
+
+    What `fit` or another evaluation searched is not. A process writes one segment.
+    """
+    run_dir = fit_folder(not_fresh(plan))
+    found: list[Row] = []
+    for path in segments(run_dir):
+        records = [r for _, _, r in read_segment(path) if r is not None and whole(r)]
+        if any(r["kind"] == "session" and r.get("for") == _wanted_by(plan) for r in records):
+            found += records
+    return found
+
+
+def _wanted_by(plan: Plan) -> str:
+    """What names an evaluation before its search is done."""
+    return with_artifact(plan, None).config_hash
 
 
 async def fitted(
@@ -139,7 +150,7 @@ async def fitted(
     assert plan.method.fit is not None
     began = time.monotonic()
     items = await _pool_items(plan, grader, warn)
-    run_dir = fit_folder(plan if alone else replace(plan, config=not_fresh(plan.config)))
+    run_dir = fit_folder(plan if alone else not_fresh(plan))
     with contextlib.closing(Journal(run_dir)) as journal:
         records = [record for record in read_run(run_dir) if whole(record)]
         describe_fit(plan, run_dir, grader.sandbox)
@@ -161,13 +172,15 @@ async def fitted(
             listen=searching,
         )
         start = {"event": "start", "status": "running", "problems": len(items), "samples": None}
-        start |= {"asked": [*items], "alone": alone, **session_facts(plan, grader.sandbox, "fit")}
+        wanted = None if alone else _wanted_by(plan)
+        start |= {"asked": [*items], "for": wanted, **session_facts(plan, grader.sandbox, "fit")}
         journal.write("session", **start)
         status, reason = "failed", None
         try:
             async with shown(plan.config.out, run_dir, warn):
                 knobs = plan.method.given_to(plan.method.fit, plan.knobs)
-                content = await plan.method.fit(search.pool.problems, search, **knobs)
+                found = await plan.method.fit(search.pool.problems, search, **knobs)
+            content = _plain(plan.method.name, found)
             status = "complete"
         except BaseException as error:
             status, reason = ending(error)
@@ -183,7 +196,7 @@ async def fitted(
         earlier_s = sum(r.get("elapsed_s") or 0.0 for r in records if r["kind"] == "session")
         artifact = Artifact(
             method=plan.method.name,
-            content=json.loads(json.dumps(dict(content))),
+            content=content,
             benchmark=plan.benchmark.name,
             benchmark_digest=plan.benchmark.digest,
             list_digest=list_digest(items),
@@ -196,6 +209,15 @@ async def fitted(
         write_artifact(run_dir / ARTIFACT, artifact)
     await asyncio.to_thread(ingest, plan.config.out, run_dir, warn)
     return with_artifact(plan, artifact)
+
+
+def _plain(method: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a fit returned, as JSON has it. Raises UsageError: it is no plain data."""
+    try:
+        content: dict[str, Any] = json.loads(json.dumps(dict(found), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{method}: its fit has to return plain data: {error}") from error
+    return content
 
 
 async def _pool_items(plan: Plan, grader: Grader, warn: Callable[[str], None]) -> dict[str, Item]:

@@ -396,7 +396,7 @@ class _Walk:
         values = [self._read(value) for value in node.args]
         named = {word.arg: self._read(word.value) for word in node.keywords}
         sources = NONE.union(*values, *named.values())
-        if name in self.functions and len(self.calls) < INLINED:
+        if name in self.functions and len(self.calls) < 2 * INLINED:  # two a level
             return self._follow(name, node, values, named)
         agent = self._agent(node.func)
         if agent or (label := self._operator(name)):

@@ -120,7 +120,8 @@ class Suite:
         if "meta" in kept:
             roles["meta"] = kept.pop("meta")
         if not {"meta", "role"} & row.keys():
-            roles = {role: model for role, model in roles.items() if role in method.roles}
+            able = {*method.roles, *(roles.keys() - {"meta"} if method.nodes else ())}
+            roles = {role: model for role, model in roles.items() if role in able}
         if "meta" in self.changes and "meta" in method.roles:
             roles["meta"] = self.changes["meta"]
         if "sampling" in kept and "sampling" not in row:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness.metrics import count
 from harness.store import plain
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 160  # columns, where there is no terminal
 SHORT = 1200  # characters of a text that are shown unless all of it is asked for
+
+
+def things(number: int | None, noun: str) -> str:
+    """1 problem, 2 problems, unknown problems."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def console_for(out: Console | None) -> Console:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib.util
 import inspect
 import math
 import re
@@ -95,6 +96,7 @@ class Plan:
     fitting: Fitting | None = None  # None: nothing has to be found first, or it is given
     artifact: Artifact | None = None  # what was found, by a fit of ours or a file
     bill: Mapping[str, Any] | None = None  # what the run of knob `match` took, by problem
+    seen: frozenset[str] = frozenset()  # problems that were searched or trained on
 
     def __repr__(self) -> str:
         models = ", ".join(f"{role} {model.name}" for role, model in self.models.items())
@@ -104,7 +106,7 @@ class Plan:
     @functools.cached_property
     def everything(self) -> int:
         """How many problems of the whole list the protocol leaves."""
-        ids = self.loaded.lists[self.config.list]
+        ids = [i for i in self.loaded.lists[self.config.list] if i not in self.seen]
         protocol = self.benchmark.protocol
         if protocol == "none" or len(self.items) == len(ids):
             return sum(name in self.loaded.items for name in ids)
@@ -133,6 +135,12 @@ class Plan:
         }
 
     @property
+    def asked_role(self) -> str:
+        """The role that a run is named by: the worker, or where none is asked the first that is."""
+        asked = self.method.calls(self.knobs)
+        return "worker" if "worker" in asked else next(iter(asked))
+
+    @property
     def greedy(self) -> bool:
         """Whether equal requests to the worker get equal answers."""
         sampled = self.sampling["worker"].temperature > 0
@@ -142,6 +150,11 @@ class Plan:
         """{role: (fewest, most)} model calls of this run, or of the `full` one: all problems."""
         count = (self.everything if full else len(self.items)) * self.config.n_samples
         knobs = dict(self.full_knobs if full else self.knobs)
+        if self.bill is not None and knobs.get("by") == "executions":
+            told = [self.bill["bill"].get(i.problem.problem_id) for i in self.items]
+            drawn = sum(max(1, one["executions"]) if one else knobs["n"] for one in told)
+            expected = round(drawn / len(told) * count)
+            return {"worker": (expected, expected)}
         if "evals" in knobs and self.greedy:
             knobs["evals"] = 1
         ranges = self.method.calls(knobs)
@@ -271,10 +284,18 @@ def prepare(
         knobs |= method.settle(knobs, there)
         full_knobs |= method.settle(full_knobs, there)
     level = _level(method, knobs, protocol, config.level)
+    if level is Level.L0 and method.level_of and method.level_of(knobs) is Level.L1:
+        notes.append(f"protocol {protocol} has no example that the prompt shows, so none is run")
     sampling = _sampling(method, config, tuple(ready))
     ids = _ids(benchmark, config)
     loaded = benchmark
     pool = _pool(method, knobs, loaded, config)
+    if len(pool) == len(loaded.lists.get("search", ())) and "search_problems" in knobs:
+        knobs["search_problems"] = 0  # all of them
+    if config.artifact is not None:
+        notes.append(f"--artifact {config.artifact}: searched with settings of its own")
+    if method.matches and knobs.get("by") == "tokens" and not knobs.get("match"):
+        raise UsageError(f"{method.name}: by=tokens wants match=RUN, whose tokens it may use")
     artifact = None if config.artifact is None else _given_artifact(config, method)
     seen = {*(artifact.problems if artifact is not None else pool)}
     seen |= {name for model in ready.values() for name in model.trained_on}
@@ -324,11 +345,16 @@ def prepare(
     }
     if needs_environment(benchmark):  # what is installed there decides which problems can pass
         identity["environment"] = environment
-    if config.level is not None:
+    if level is not _level(method, knobs, protocol, None):
         identity["level"] = str(level)
     bill = _bill(config.out, knobs["match"]) if method.matches and knobs.get("match") else None
     if bill is not None:
         identity["bill"] = digest(canonical(bill))
+        notes += _unbilled(bill, knobs, protocol, [item.problem.problem_id for item in items])
+    if method.peers(knobs):  # who is whose peer follows from all of them
+        if len(items) < 2:
+            raise UsageError(f"{method.name}: with these knobs it wants at least two problems")
+        identity["peers"] = list_digest([item.problem.problem_id for item in items])
     fitting = None
     if pool:
         parts = {name: value for name, value in identity.items() if name not in ("list", "knobs")}
@@ -358,6 +384,7 @@ def prepare(
         identity=identity,
         fitting=fitting,
         bill=bill,
+        seen=frozenset(seen),
     )
     return refreshed(plan) if artifact is None else with_artifact(plan, artifact)
 
@@ -449,7 +476,10 @@ def _level(method: Method, knobs: Knobs, protocol: Protocol_, most: str | None) 
             raise UsageError(f"{method.name} uses no feedback, so --level oracle changes nothing")
         return Level.ORACLE
     bounds = [own, PROTOCOL_LEVELS[protocol], *([Level(most)] if most is not None else [])]
-    return min(bounds, key=_LEVELS.index)
+    found = min(bounds, key=_LEVELS.index)
+    # L1 is for examples that the prompt shows, and other protocols have none as feedback
+    unseen = found is Level.L1 and PROTOCOL_LEVELS[protocol] is not Level.L1
+    return Level.L0 if unseen else found
 
 
 def revealed(item: Item) -> Item:
@@ -476,13 +506,16 @@ def _pool(method: Method, knobs: Knobs, benchmark: Benchmark, config: Config) ->
 
 def _bill(out: Path, name: str) -> dict[str, Any]:
     """What a run took by problem, means over its samples. Raises UsageError, StoreError."""
-    from harness.store import find_run
+    from harness.store import find_run, read_run_json
 
     run_dir = find_run(out, name)
     executions: dict[str, int] = {}
     tokens: dict[str, list[int]] = {}
     for record in filter(whole, read_run(run_dir)):
-        if record["kind"] == "workflow" and record["calls"]:  # else no model was asked
+        if record["kind"] == "session" and record["event"] == "start":
+            # what was cut off is run again, and journaled again
+            executions = {key: n for key, n in executions.items() if key in tokens}
+        elif record["kind"] == "workflow" and record["calls"]:  # else no model was asked
             key = record["result_key"]
             executions[key] = executions.get(key, 0) + 1
         elif record["kind"] == "result" and record["verdict"] != "invalid":
@@ -497,6 +530,7 @@ def _bill(out: Path, name: str) -> dict[str, Any]:
         by_problem.setdefault(str(problem_id), []).append((executions.get(key, 0), used))
     return {
         "match": run_dir.name,
+        "protocol": read_run_json(run_dir).get("protocol"),
         "bill": {
             problem: {
                 "executions": round(sum(e for e, _ in found) / len(found)),
@@ -505,6 +539,23 @@ def _bill(out: Path, name: str) -> dict[str, Any]:
             for problem, found in by_problem.items()
         },
     }
+
+
+def _unbilled(
+    bill: Mapping[str, Any], knobs: Knobs, protocol: str, ids: Sequence[str]
+) -> list[str]:
+    """What is to be said of a bill. Raises UsageError for one that could match nothing."""
+    name, by_problem = bill["match"], bill["bill"]
+    known = [by_problem[problem] for problem in ids if problem in by_problem]
+    if not known:
+        raise UsageError(f"match={name}: it has none of these problems")
+    if knobs.get("by") == "executions" and not any(one["executions"] for one in known):
+        raise UsageError(f"match={name}: it ran no workflow; use -A by=tokens")
+    short = len(ids) - len(known)
+    said = [f"match={name} has not got {short} of these problems: n there"] if short else []
+    if bill["protocol"] != protocol:
+        said.append(f"match={name} was under protocol {bill['protocol']}, this is {protocol}")
+    return said
 
 
 def _environment(benchmark: Benchmark, cache_dir: Path, planning: bool) -> str:
@@ -580,15 +631,18 @@ def begun(plan: Plan, run_dir: Path | None = None) -> Progress:
     Those that its environment could not grade are not asked for. Raises UsageError where the plan
     names a run that was made otherwise.
     """
-    job = job_of(plan, run_dir or folder(plan), {})
+    run_dir = run_dir or folder(plan)
     results: dict[str, Row] = {}
     out: set[str] = set()  # problems that this environment cannot grade
-    for record in filter(whole, read_run(job.run_dir)):
+    for record in filter(whole, read_run(run_dir)):
         if record["kind"] == "result":
             results[record["result_key"]] = record
         elif record["kind"] == "session" and record.get("environment") == plan.environment:
             out |= (record.get("left_out") or {}).keys()
-    asked = [(item, k) for item in plan.items for k in range(plan.config.n_samples)]
+    can = [item for item in plan.items if item.problem.problem_id not in out]
+    among = can if plan.method.peers(plan.knobs) else plan.items  # peers are of those that can
+    job = job_of(replace(plan, items=among), run_dir, {})
+    asked = [(item, k) for item in among for k in range(plan.config.n_samples)]
     keys = {job.result_key(item, k): item.problem.problem_id for item, k in asked}
     kept = [key for key, problem in keys.items() if key in results or problem not in out]
     return Progress(len(kept), rows={key: results[key] for key in kept if key in results})
@@ -734,6 +788,8 @@ def _models(
     One name at one server is one model, at two servers two.
     """
     more = [role for role in {**config.roles, **ready} if role not in method.roles]
+    if "meta" in more:  # no workflow's node: a role of methods that have one
+        more.remove("meta")
     roles = (*method.roles, *(sorted(more) if method.nodes else ()))
     for role in (*config.roles, *config.base_urls, *ready):
         if role not in roles or not ROLE_NAME.fullmatch(role):
@@ -802,23 +858,59 @@ def _resolved(
 def method_digest(method: Method) -> str:
     """Digest of everything of ours that shapes a method's behaviour: its file and shared steps."""
     here, package = Path(__file__).parent, Path(baselines.__file__).parent
-    source = inspect.getsourcefile(method.solve)
-    assert source is not None
+    try:
+        source = inspect.getsourcefile(inspect.unwrap(method.solve))
+        own = Path(str(source))
+        if source is None or not own.is_file():
+            raise TypeError
+    except TypeError:
+        raise UsageError(
+            f"method {method.name}: its solve has to be a function of a Python file"
+        ) from None
     guests = [here / "guest" / "workflow.py", here / "guest" / "agents.py"]
     shared = [package / "operators.py", here / "extract.py", here / "workflow.py", *guests]
-    own = [file for file in _imported(Path(source), package) if file not in shared]
-    return source_digest(*own, *shared)
+    files = _imported(own, package, method.solve.__module__.partition(".")[0])
+    return source_digest(*(file for file in files if file not in shared), *shared)
 
 
-def _imported(source: Path, package: Path, seen: tuple[Path, ...] = ()) -> tuple[Path, ...]:
-    """A method's file and those of ours that it is made of, in the order of its imports."""
+def _imported(source: Path, ours: Path, top: str, seen: tuple[Path, ...] = ()) -> tuple[Path, ...]:
+    """A method's file and those that it is made of, in the order of its imports.
+
+    Of `baselines`, which lies in `ours`, and of the method's own package, `top`.
+    """
     seen = (*seen, source)
-    for node in ast.walk(ast.parse(source.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("baselines."):
-            file = package / f"{str(node.module).partition('.')[2]}.py"
-            if file not in seen:
-                seen = _imported(file, package, seen)
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom):
+            parent = source.parents[node.level - 1] if node.level else None
+            near = [parent / f"{name.name}.py" for name in node.names] if parent else []
+            if parent and node.module:
+                near.append(parent / f"{node.module.replace('.', '/')}.py")
+            names = [node.module] if node.module and not node.level else []
+            names += [f"{node.module}.{name.name}" for name in node.names if not node.level]
+        elif isinstance(node, ast.Import):
+            near, names = [], [name.name for name in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "baselines" and rest:
+                near.append(ours / f"{rest.replace('.', '/')}.py")
+            elif package == top != "baselines":
+                spec = importlib.util.find_spec(name) if _is_module(name) else None
+                near += [Path(spec.origin)] if spec and spec.origin else []
+        for file in near:
+            if file not in seen and file.is_file() and file.suffix == ".py":
+                seen = _imported(file, ours, top, seen)
     return seen
+
+
+def _is_module(name: str) -> bool:
+    """Whether a dotted name is a module's: what is imported from one may be a function."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def folder(plan: Plan) -> Path:
@@ -841,7 +933,7 @@ def fit_folder(plan: Plan) -> Path:
 
 
 def _run_name(plan: Plan, config_hash: str) -> str:
-    worker = plan.models["worker"].name.rpartition("/")[2].removesuffix(".gguf")
+    worker = plan.models[plan.asked_role].name.rpartition("/")[2].removesuffix(".gguf")
     return f"{plan.benchmark.name}-{plan.method.name}-{worker}-{config_hash[:8]}"
 
 
@@ -868,6 +960,12 @@ def _very_run(plan: Plan, run_dir: Path) -> Path:
 
     if read_run_json(run_dir).get("config_hash") == plan.config_hash:
         return run_dir
+    before = (read_run_json(run_dir).get("artifact") or {}).get("digest")
+    if before and plan.artifact is not None and before != plan.artifact.digest:
+        raise UsageError(
+            f"{run_dir.name} cannot go on: a later search found something else; name the one that "
+            "it used by --artifact"
+        )
     raise UsageError(
         f"{run_dir.name} cannot go on: the method, the data, the grader or the models have changed "
         f"since; to make the row anew: {plan.full_command()}"

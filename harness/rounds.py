@@ -8,9 +8,10 @@ more so the more there were to pick from (the winner's curse): `gap` is by how m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+Unit = Literal["calls", "tokens", "usd"]  # by what methods are made equal
 Record = Mapping[str, Any]
 BEST_OF_N = "best-of-n"  # the method that those working in rounds are set beside
 
@@ -28,27 +29,44 @@ class Round:
     ran: float  # share of them whose workflow gave an answer
     other: float  # share that gave one, and is not the template
     feedback: float | None  # mean feedback score of the round's own programs
-    best: float | None  # mean of the best feedback score so far
+    best: float | None  # mean of the best feedback score of a round so far
     passes: float | None  # share of samples whose best program so far passes all feedback tests
     hidden: float | None  # share whose best program so far passes all hidden tests
     gap: float | None  # `passes` less `hidden`, over the samples where both are known
     calls: float | None  # model calls of a sample up to here; None where no call is recorded
+    tokens: float | None = None  # of these calls; None as soon as one's are not known
+    usd: float | None = None  # their price where no reply is kept
+    about: bool = False  # some of it was made for and judged on a problem that is not the sample's
+
+
+@dataclass
+class _Spent:
+    """What answered calls took; None as soon as a part is not known."""
+
+    calls: int = 0
+    tokens: float | None = 0.0
+    usd: float | None = 0.0
+
+    def add(self, calls: int, tokens: float | None, usd: float | None) -> None:
+        self.calls += calls
+        self.tokens = None if self.tokens is None or tokens is None else self.tokens + tokens
+        self.usd = None if self.usd is None or usd is None else self.usd + usd
 
 
 @dataclass
 class _Sample:
     """What one sample had after some round."""
 
-    score: float | None = None  # the best feedback score so far
-    chosen: Record | None = None  # the round whose program is the best so far
+    score: float | None = None  # the best feedback score of a round so far
+    chosen: Record | None = None  # the round of the best program so far
     key: tuple[bool, float] = (False, -2.0)
-    calls: int = 0
+    spent: _Spent = field(default_factory=_Spent)
 
     def add(self, record: Record) -> None:
         score = record.get("score")
         if score is not None:
             self.score = score if self.score is None else max(self.score, score)
-        key = (record.get("code_sha") is not None, -1.0 if score is None else score)
+        key = (record.get("code_sha") is not None, _best(record))
         if key > self.key:  # the earliest of equals stays
             self.chosen, self.key = record, key
 
@@ -57,8 +75,7 @@ class _Sample:
         """Whether the chosen program passes every feedback test; None where there is none."""
         if self.score is None or self.chosen is None:
             return None
-        scores = [s for s in self.chosen.get("scores") or () if isinstance(s, int | float)]
-        return bool(max([*scores, self.chosen.get("score") or 0.0]) >= 1.0 and self.key[0])
+        return _best(self.chosen) >= 1.0 and self.key[0]
 
     def solved(self, hidden: Mapping[int, str | None]) -> bool | None:
         """Whether the chosen program passes every hidden test; None where that is not known."""
@@ -70,15 +87,23 @@ class _Sample:
         return None if verdict in (None, "invalid") else verdict == "passed"
 
 
+def _best(record: Record) -> float:
+    """The feedback score of a round's program, the best of its runs'; -1 where it has none."""
+    if record.get("score") is None:
+        return -1.0
+    scores = [s for s in record.get("scores") or () if isinstance(s, int | float)]
+    return float(max([*scores, record["score"]]))
+
+
 def rounds_of(records: Iterable[Record]) -> list[Round]:
     """The rounds of a run, first to last; empty for a method without rounds.
 
     `records` in the order of the journal: of a round's several, the last one holds. A `call` may
-    stand for several of its round, with their `count`.
+    stand for several of its round, with their `count` and the sums of what they took.
     """
     made: dict[str, dict[int, Record]] = {}
     verdicts: dict[str, dict[int, str | None]] = {}
-    calls: dict[str, dict[int, int]] = {}
+    spent: dict[str, dict[int, _Spent]] = {}
     for record in records:
         number, key = record.get("round"), str(record.get("result_key"))
         if not isinstance(number, int):
@@ -88,20 +113,23 @@ def rounds_of(records: Iterable[Record]) -> list[Round]:
         elif record["kind"] == "hidden":
             verdicts.setdefault(key, {})[number] = record.get("verdict")
         elif record["kind"] == "call" and record.get("error") is None:
-            of_key = calls.setdefault(key, {})
-            of_key[number] = of_key.get(number, 0) + record.get("count", 1)
+            both = record.get("prompt_tokens"), record.get("completion_tokens")
+            tokens = None if None in both else sum(n for n in both if n is not None)
+            here = spent.setdefault(key, {}).setdefault(number, _Spent())
+            here.add(record.get("count", 1), tokens, record.get("fresh_cost_usd"))
     samples: dict[str, _Sample] = {}
     found = []
     counted: dict[str, int] = dict.fromkeys(made, -1)  # up to which round calls are counted
     for number in sorted({number for of_key in made.values() for number in of_key}):
-        here = {key: of_key[number] for key, of_key in made.items() if number in of_key}
-        for key, record in here.items():
+        came = {key: of_key[number] for key, of_key in made.items() if number in of_key}
+        for key, record in came.items():
             sample = samples.setdefault(key, _Sample())
             sample.add(record)
-            upto = counted[key]
-            sample.calls += sum(n for at, n in calls.get(key, {}).items() if upto < at <= number)
+            for at, took in spent.get(key, {}).items():
+                if counted[key] < at <= number:
+                    sample.spent.add(took.calls, took.tokens, took.usd)
             counted[key] = number
-        found.append(_after(number, here, samples, verdicts, counts=bool(calls)))
+        found.append(_after(number, came, samples, verdicts, counts=bool(spent)))
     return found
 
 
@@ -134,7 +162,10 @@ def _after(
         passes=_mean(passes.values()),
         hidden=_mean(solved.values()),
         gap=_mean(gaps),
-        calls=_mean(sample.calls for sample in samples.values()) if counts else None,
+        calls=_mean(sample.spent.calls for sample in samples.values()) if counts else None,
+        tokens=_whole(sample.spent.tokens for sample in samples.values()) if counts else None,
+        usd=_whole(sample.spent.usd for sample in samples.values()) if counts else None,
+        about=any(record.get("about") is not None for record in here.values()),
     )
 
 
@@ -144,9 +175,23 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def at_calls(rounds: Sequence[Round], calls: float | None) -> Round | None:
-    """The last round that a sample reaches with so many calls; None where it takes more."""
-    if calls is None:
+def _whole(values: Iterable[float | None]) -> float | None:
+    """The mean of all; None as soon as one is not known."""
+    found = list(values)
+    return None if None in found else _mean(found)
+
+
+def price_unit(rounds: Sequence[Round]) -> Unit | None:
+    """What rounds are priced in: dollars, tokens where all was free or a price is not known."""
+    if all(one.usd is not None for one in rounds) and any(one.usd for one in rounds):
+        return "usd"
+    return "tokens" if rounds and all(one.tokens is not None for one in rounds) else None
+
+
+def within(rounds: Sequence[Round], most: float | None, unit: Unit = "calls") -> Round | None:
+    """The last round that a sample reaches with so much; None where it takes more."""
+    if most is None:
         return None
-    within = [one for one in rounds if one.calls is not None and one.calls <= calls + 1e-9]
-    return within[-1] if within else None
+    found = [one for one in rounds if (took := getattr(one, unit)) is not None
+             and took <= most * (1 + 1e-9)]  # fmt: skip
+    return found[-1] if found else None

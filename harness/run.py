@@ -149,7 +149,7 @@ class Progress:
     @property
     def flight(self) -> str:
         """What is being asked at this moment, and what holds the rest back."""
-        return "; ".join(gate.status for gate in self.gates)
+        return "; ".join(status for gate in self.gates if (status := gate.status))
 
     def total_of(self, name: str) -> float | None:
         """The sum of a column over results and running samples; None when some part is unknown."""
@@ -371,7 +371,7 @@ def _seat(grader: Grader, peer: Item, context: SampleContext) -> SampleContext:
 
 async def _sample(job: Job, item: Item, context: SampleContext, grader: Grader) -> Row:
     """The result row of one sample; an error of ours or the provider's is `invalid`."""
-    grade_s = 0.0
+    grade_s = looked_s = 0.0
     code, error_kind, feedback = "", None, None
     fresh: Verdict | None = None
     parts: Mapping[str, Verdict] = {}
@@ -386,10 +386,11 @@ async def _sample(job: Job, item: Item, context: SampleContext, grader: Grader) 
         report = await grader.grade(item.problem, item.oracle, code)
         grade_s = time.monotonic() - graded
         feedback = await _final_feedback(context, code)
+        looking = time.monotonic()
         if solution.reruns:
-            reports = [await grader.grade(item.problem, item.oracle, c) for c in solution.reruns]
-            reruns = [str(one.verdict) for one in reports]
+            reruns = [str(await _verdict(item, grader, one)) for one in solution.reruns]
         await _look_back(item, context, grader, code, report.verdict)
+        looked_s = time.monotonic() - looking  # our measurement, no time of the method's
         verdict, detail = report.verdict, report.detail
         fresh, parts = report.fresh, report.parts
         if isinstance(item.oracle.tests, Cases):  # no program, or no input of the other part
@@ -422,7 +423,7 @@ async def _sample(job: Job, item: Item, context: SampleContext, grader: Grader) 
         "cost_usd": totals.cost_usd,
         "fresh_cost_usd": totals.fresh_cost_usd,
         "price_table": job.price_table,
-        "wall_s": round(context.stopwatch.seconds, 3),
+        "wall_s": round(context.stopwatch.seconds - looked_s, 3),
         "grade_s": round(grade_s, 3),
         "feedback_passed": feedback[0] if feedback else None,
         "feedback_total": feedback[1] if feedback else None,
@@ -440,9 +441,19 @@ async def _look_back(
     found = {code: verdict}
     for number, program in context.programs:
         if program not in found:
-            report = await grader.grade(item.problem, item.oracle, program)
-            found[program] = report.verdict
+            found[program] = await _verdict(item, grader, program)
         context.note("hidden", round=number, verdict=str(found[program]), texts={"code": program})
+
+
+async def _verdict(item: Item, grader: Grader, code: str) -> Verdict:
+    """The hidden tests' verdict on a program that is not the answer; `invalid` where ours broke.
+
+    So that what is only looked back at does not take the answer's own verdict away.
+    """
+    try:
+        return (await grader.grade(item.problem, item.oracle, code)).verdict
+    except SandboxError:
+        return Verdict.INVALID
 
 
 async def _final_feedback(context: SampleContext, code: str) -> tuple[int, int] | None:

@@ -42,7 +42,7 @@ from harness.types import (
     WorkflowLimits,
 )
 
-FORMAT = 1  # of artifact files
+FORMAT = 2  # of artifact files
 DESK = "search"  # the problem id of calls that belong to no problem
 ROOM = 2  # attempts that may be graded beside those that are asked for
 
@@ -68,8 +68,9 @@ class Artifact:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 over what `solve` reads, and of which method it is."""
-        return digest(canonical([self.method, self.content]))
+        """SHA-256 over what `solve` reads, whose it is, on what it was found and at what cost."""
+        found = (self.method, self.content, self.benchmark_digest, self.list_digest)
+        return digest(canonical([*found, list(self.problems), self.spent, self.simulated]))
 
     def as_dict(self) -> dict[str, Any]:
         found = {name: value for name, value in asdict(self).items() if name != "file"}
@@ -102,6 +103,12 @@ def read_artifact(path: Path) -> Artifact:
     names = set(Artifact.__dataclass_fields__) - {"file"}
     if not isinstance(found, dict) or names - found.keys() or found["format"] != FORMAT:
         raise StoreError(f"{path}: no artifact of a fit that this version reads; fit again")
+    wanted = {"content": dict, "spent": dict, "problems": list, "method": str, "simulated": bool}
+    for name, kind in wanted.items():
+        if not isinstance(found[name], kind):
+            raise StoreError(f"{path}: {name} is no {kind.__name__}; fit again")
+    if not all(isinstance(problem, str) for problem in found["problems"]):
+        raise StoreError(f"{path}: problems wants ids; fit again")
     told = found.pop("digest", None)
     known = {name: value for name, value in found.items() if name in names}
     artifact = Artifact(**{**known, "problems": tuple(found["problems"])}, file=str(path))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import StoreError, UsageError
 from harness.forecast import compared, from_dict
 from harness.metrics import Estimate, count, dollars, duration, pass_at_1, percent
-from harness.page import console_for, line
+from harness.page import console_for, line, things
 from harness.show_rounds import print_rounds
 from harness.show_sample import (
     print_trajectory,
@@ -29,6 +29,7 @@ from harness.show_search import (
     attempt_title,
     bill_of,
     print_search,
+    search_cost,
     search_line,
     spent_line,
     trials_of,
@@ -37,6 +38,7 @@ from harness.store import (
     MIXED,
     find_run,
     is_simulated,
+    named_in,
     out_option,
     plain,
     read_run_json,
@@ -133,7 +135,8 @@ def _print_attempts(console: Console, run_dir: Path, problem: str, *, full: bool
     }
     for key, one in trajectories(run_dir, problem, lambda record: str(record.get("result_key"))):
         one.notes = [note for note in one.notes if note["kind"] != "trial"]
-        print_trajectory(console, attempt_title((problem, key), trials), one, full=full)
+        title = attempt_title((problem, key), trials)
+        print_trajectory(console, title, one, full=full, judged=False)
 
 
 def list_runs(results_dir: Path, out: Console | None = None) -> None:
@@ -151,17 +154,22 @@ def list_runs(results_dir: Path, out: Console | None = None) -> None:
             unreadable.append(str(error))
     for run_dir, head in sorted(heads.items(), key=lambda item: item[1].get("started_at") or 0):
         rows, state = _state(run_dir, head)
+        name = named_in(head)
+        called = f"{run_dir.name}  " + (f"{name}  " if name != head.get("method", name) else "")
         if head.get("stage") == "fit":
             told = search_line([record for _, record in records_of(run_dir)])
             remarks = "".join(f"  [{remark}]" for remark in _remarks(head))
-            line(console, f"{run_dir.name}  {state['status']}  search: {told}{remarks}")
+            line(console, f"{called}{state['status']}  search: {told}{remarks}")
             continue
         asked = state["samples_asked"]
         done = f"{len(rows)}/{asked if asked is not None else '?'}"
         done += f", {state['samples_left']} left" if state["samples_left"] else ""
         score = score_line(_estimate(rows), *_remarks({**head, **state}))
         under = f"{head.get('protocol') or 'unknown'} {head.get('level') or 'unknown'}"
-        line(console, f"{run_dir.name}  {state['status']} {done}  {under}  {score}")
+        before = ""
+        if artifact := head.get("artifact"):
+            before = f"  search before it: {search_cost(artifact)}"
+        line(console, f"{called}{state['status']} {done}  {under}  {score}{before}")
     for said in unreadable:
         line(console, said)
 
@@ -203,6 +211,8 @@ def _print_run(
         remarks = "".join(f"  [{remark}]" for remark in _remarks(head))
         took = duration(state["session_s"])
         line(console, f"  {'status':<10} {state['status']}, after {took}{remarks}")
+        if state["status"] not in ("complete", "running"):
+            line(console, f"  {'go on':<10} python -m harness resume {run_dir.name}{out}")
         line(console, "")
         records = [record for _, record in records_of(run_dir)]
         bill = bill_of(records)
@@ -211,7 +221,8 @@ def _print_run(
         spent += [paid] if paid else []
         print_search(console, run_dir, records, spent, out, workflow=workflow, full=full)
         return
-    done = f"{len(rows)} of {asked} samples" if asked is not None else f"{len(rows)} samples"
+    done = f"{len(rows)} of {things(asked, 'sample')}" if asked is not None else (
+        things(len(rows), "sample"))  # fmt: skip
     if left := state["samples_left"]:
         done += f", {left} left"
     line(console, f"  {'status':<10} {state['status']}, {done}")
@@ -257,7 +268,7 @@ def _state(run_dir: Path, head: dict[str, Any]) -> tuple[list[dict[str, Any]], d
     last: dict[str, tuple[int, dict[str, Any]]] = {}
     sessions: list[dict[str, Any]] = []
     told: Any = None  # the last forecast
-    wall_s, began = 0.0, None
+    wall_s, began, last_at = 0.0, None, None
     for segment, record in records_of(run_dir):
         if record["kind"] == "result":
             last[str(record.get("result_key"))] = segment, record
@@ -266,10 +277,13 @@ def _state(run_dir: Path, head: dict[str, Any]) -> tuple[list[dict[str, Any]], d
                 session = session_row(segment, record)
                 sessions.append(session)
                 told, at = record.get("forecast") or told, session["logged_at"]
-                if session["event"] == "start":
-                    began = at
-                elif None not in (began, at):
-                    wall_s, began = wall_s + at - began, None
+                if session["event"] == "start":  # one before that did not end lasted that long
+                    wall_s, began = wall_s + _between(began, last_at), at
+                else:
+                    wall_s, began = wall_s + _between(began, at), None
+        if isinstance(record.get("at"), int | float):
+            last_at = record["at"]
+    wall_s += _between(began, last_at)
     found = [
         (
             segment,
@@ -287,6 +301,11 @@ def _state(run_dir: Path, head: dict[str, Any]) -> tuple[list[dict[str, Any]], d
     rows.sort(key=lambda r: _natural(str(r.get("problem_id")), _draw(r)))
     spent = {"forecast": told, "session_s": wall_s}
     return rows, {**state, **spent, "status": state["status"] or "not started"}
+
+
+def _between(start: float | None, end: float | None) -> float:
+    """Seconds from one to the other; nothing where either is not known."""
+    return 0.0 if start is None or end is None else max(0.0, end - start)
 
 
 def _remarks(head: Mapping[str, Any]) -> list[str]:
@@ -308,7 +327,7 @@ def score_line(estimate: Estimate, *remarks: str) -> str:
         line = (
             f"pass@1 {percent(estimate.value)} % "
             f"(95% interval {percent(estimate.low)} to {percent(estimate.high)}), "
-            f"{estimate.problems} problems, {estimate.samples} samples"
+            f"{things(estimate.problems, 'problem')}, {things(estimate.samples, 'sample')}"
         )
     if estimate.errored:
         line += (
@@ -328,7 +347,7 @@ def paid_line(paid: float | None, fresh: float | None, cached: int, calls: int) 
     """What was paid of the price without kept replies; None where no call was answered by one."""
     if not cached:
         return None
-    line = f"{cached:,} of {calls:,} calls came from the cache"
+    line = f"{cached:,} of {things(calls, 'call')} came from the cache"
     return line if fresh == 0 else f"paid {dollars(paid)} of {dollars(fresh)}: {line}"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness import graph
 from harness.journal import read_segment, segments
 from harness.metrics import count, dollars, duration, percent
-from harness.page import block, line
+from harness.page import block, line, things
 from harness.store import Trajectory, trajectory, with_fresh_cost
 from harness.tree import SearchNode, tree_text
 
@@ -59,8 +59,10 @@ def texts_of(run_dir: Path, wanted: set[str]) -> dict[str, str]:
     }
 
 
-def print_trajectory(console: Console, title: str, found: Trajectory, *, full: bool) -> None:
-    """All that a sample did, round by round."""
+def print_trajectory(
+    console: Console, title: str, found: Trajectory, *, full: bool, judged: bool = True
+) -> None:
+    """All that a sample did, round by round; its verdict unless another line tells it."""
     _head(console, title, found)
     for number in found.round_numbers():
         part = found.of_round(number)
@@ -83,7 +85,8 @@ def print_trajectory(console: Console, title: str, found: Trajectory, *, full: b
         for note in part.notes:
             kept = {k: v for k, v in note.items() if k not in HIDDEN}
             line(console, f"  {note['kind']}: {json.dumps(kept, ensure_ascii=False)}")
-    _tail(console, found, full=full)
+    if judged:
+        _tail(console, found, full=full)
 
 
 def print_workflows(console: Console, title: str, found: Trajectory) -> bool:
@@ -167,9 +170,8 @@ def round_line(number: int | None, part: Trajectory) -> str:
 
 def workflow_line(run: Mapping[str, Any]) -> str:
     """What one execution of a workflow called, as one line."""
-    calls, operators = run.get("calls"), ", ".join(run.get("operators") or []) or "none"
-    unit = "model call" if calls == 1 else "model calls"
-    return f"workflow executed: {count(calls)} {unit}; operators: {operators}"
+    operators = ", ".join(run.get("operators") or []) or "none"
+    return f"workflow executed: {things(run.get('calls'), 'model call')}; operators: {operators}"
 
 
 def call_line(call: Mapping[str, Any]) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.metrics import count, dollars, duration, percent
-from harness.page import block, line, table
+from harness.page import block, line, table, things
 from harness.show_sample import drawing, texts_of
-from harness.tree import best_of, node_words, nodes_of, steps_of, tree_text
+from harness.tree import best_of, best_words, node_words, nodes_of, steps_of, tree_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,8 +64,9 @@ def print_search(
     nodes = nodes_of(records)
     trials = trials_of(records)
     best = best_of(nodes)
+    if words := best_words(nodes):
+        line(console, words, style="bold")
     if best is not None:
-        line(console, f"best: {best.number}, {node_words(best)}", style="bold")
         block(console, "what it is", best.label, full=full)
     if trials:
         line(console, trials_line(trials))
@@ -78,6 +79,9 @@ def print_search(
     if steps:
         table(console, "steps", *step_table(steps))
     drawn = [one for one in nodes if workflow and (one is best or full)]
+    if workflow and nodes and not drawn:
+        line(console, "")
+        line(console, "none of these is the best of all; --full draws each one's workflow")
     texts = texts_of(run_dir, {str(one.workflow_sha) for one in drawn})
     for one in drawn:
         line(console, "")
@@ -101,21 +105,36 @@ def trials_line(trials: Sequence[Mapping[str, Any]]) -> str:
     passed = sum(trial.get("passed") is True for trial in trials)
     problems = len({trial.get("problem_id") for trial in trials})
     return (
-        f"{len(trials):,} attempts at {problems} problems, "
+        f"{things(len(trials), 'attempt')} at {things(problems, 'problem')}, "
         f"{percent(passed / len(trials))} % passed all tests"
     )
 
 
 def search_line(records: Sequence[Mapping[str, Any]]) -> str:
     """A search in a few words."""
-    trials, best = trials_of(records), best_of(nodes_of(records))
+    trials, best = trials_of(records), best_words(nodes_of(records))
     words = [trials_line(trials)] if trials else ["no attempt yet"]
-    words += [f"best {best.number}: {node_words(best)}"] if best is not None else []
-    return ", ".join(words)
+    words += [best] if best is not None else []
+    bill = bill_of(records)
+    return ", ".join([*words, spent_line(bill.calls, bill.tokens, bill.fresh_cost_usd)])
 
 
 def spent_line(calls: int | None, tokens: float | None, usd: float | None) -> str:
-    return f"took {count(calls)} calls, {count(tokens)} tokens, {dollars(usd)}"
+    return f"took {things(calls, 'call')}, {count(tokens)} tokens, {dollars(usd)}"
+
+
+def cost_words(calls: float | None, tokens: float | None, usd: float | None) -> str:
+    """What a search took, short: dollars where it cost some, else tokens, or calls.
+
+    A price that is not known is said: only what was free stands in tokens alone.
+    """
+    if usd:
+        return dollars(usd)
+    amounts = ((tokens, "tokens"), (calls, "calls"))
+    known = [f"{count(number)} {noun}" for number, noun in amounts if number is not None]
+    if usd is None:
+        return ", ".join([*known[:1], "price unknown"]) if known else "unknown"
+    return known[0] if known else dollars(usd)
 
 
 def artifact_line(artifact: Mapping[str, Any]) -> str:
@@ -125,8 +144,14 @@ def artifact_line(artifact: Mapping[str, Any]) -> str:
     name = artifact.get("run") or artifact.get("file") or "unknown"
     wall_s = spent.get("wall_s")
     time = f", {duration(wall_s)}" if wall_s is not None else ""
-    on = f"{count(artifact.get('problems'))} problems"
+    on = things(artifact.get("problems"), "problem")
     return f"{name}, on {on}: {took}{time}, once; in no number below"
+
+
+def search_cost(artifact: Mapping[str, Any]) -> str:
+    """What the search that a row rests on took, short."""
+    spent = artifact.get("spent") or {}
+    return cost_words(spent.get("calls"), spent.get("tokens"), spent.get("fresh_cost_usd"))
 
 
 def attempt_title(name: tuple[str, str], trials: Mapping[str, Mapping[str, Any]]) -> str:

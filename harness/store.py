@@ -37,13 +37,16 @@ from harness.journal import canonical, digest, read_segment, segments, write_ato
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 REBUILD = "python -m harness rebuild"
 VERDICTS = ("result", "hidden")  # kinds that say how something was graded, not how it was made
 UNGRADED = (None, "invalid")  # verdicts that are none
 MIXED = "mixed: "  # how a run's sandbox, commit or prices begin when it had several
 DELETED, GONE = ".deleted-", ".gone-"  # how the folders of deleted runs begin
 UNREAL = ("sim/", "scripted/")  # how the names of models begin that are none
+FOREMOST = ("preset", "workflow", "ranker")  # knobs that say most of what a row is
+LONG = 24  # characters of a knob with its value, from which it stands last
+CHOSEN = {"llm-blender": ("ranker",)}  # knobs that a method settles itself, by what is there
 BATCH = 20_000  # records per transaction
 FEW = 500  # rows that go into one statement as JSON
 MANY = 5_000  # rows from which an import of 0.3 s pays
@@ -92,8 +95,8 @@ FACTS: dict[str, dict[str, str]] = {
     | {"label": "TEXT", "round": "INTEGER", "passed": "BOOLEAN", "share": "DOUBLE",
        "detail": "TEXT", "code_sha": "TEXT", "facts": "JSON", "calls": "INTEGER",
        "tokens": "DOUBLE", "usd": "DOUBLE", "wall_s": "DOUBLE"},
-    "node": SAMPLE
-    | {"round": "INTEGER", "number": "INTEGER", "parent": "INTEGER", "label": "TEXT",
+    "node": STEP
+    | {"number": "INTEGER", "parent": "INTEGER", "label": "TEXT",
        "score": "DOUBLE", "low": "DOUBLE", "high": "DOUBLE", "error": "TEXT",
        "workflow_sha": "TEXT", "prompts_sha": "TEXT", "reply_sha": "TEXT"},
     "note": SAMPLE | {"kind": "TEXT", "fields": "JSON"},  # any other kind that a method notes
@@ -643,6 +646,8 @@ class _Batch:
         row = {n: _cell(record.get(n), columns[n]) for n in columns}
         row |= {"run_no": self.run_no, "segment": self.segment}
         row["logged_at"] = _cell(record.get("at"), "DOUBLE")
+        if known == "note":  # in the order of the method's
+            row["fields"] = _clean(json.dumps(fields, ensure_ascii=False, separators=(",", ":")))
         self.rows.setdefault(TABLE_OF[known], []).append(row)
 
     def commit(self, connection: DuckDBPyConnection, report: IngestReport) -> None:
@@ -916,6 +921,37 @@ def is_simulated(head: Mapping[str, Any]) -> bool:
         str(role.get("model")).startswith(UNREAL) or _object(role, "identity").get("simulated")
         for role in made
     )
+
+
+def named(method: str, given: object = None, knobs: object = None) -> str:
+    """A method as a row is called: with the knobs that were given, and those that it chose itself.
+
+    `given` is what a config says (`$.config.knobs` of run.json), `knobs` what they came to; an
+    older run says nothing of the first, and its method stands alone. So that no two rows with
+    other knobs look the same: "flowreasoner workflow=shuffled rounds=4".
+    """
+    told = dict(given) if isinstance(given, Mapping) else {}
+    if isinstance(knobs, Mapping):
+        told |= {name: knobs[name] for name in CHOSEN.get(method, ()) if name in knobs}
+    words = {name: f"{name}={_said(value)}" for name, value in told.items()}
+
+    def place(name: str) -> tuple[int, bool, str]:
+        first = FOREMOST.index(name) if name in FOREMOST else len(FOREMOST)
+        return first, len(words[name]) > LONG, name  # what may be cut off stands last
+
+    return " ".join([method, *(words[name] for name in sorted(words, key=place))])
+
+
+def named_in(head: Mapping[str, Any]) -> str:
+    """The name of the row that a run.json describes."""
+    config = head.get("config")
+    given = config.get("knobs") if isinstance(config, Mapping) else None
+    return named(str(head.get("method") or "unknown"), given, head.get("knobs"))
+
+
+def _said(value: Any) -> str:
+    """A knob's value as it is given on a command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def ranking(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from harness import api, forecast
 from harness.budget import Budget
+from harness.display import search_line
 from harness.errors import (
-    BenchmarkError,
     BudgetReached,
     HarnessError,
     ModelRefused,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 BUSY_S = 2.0  # between looks at a run that another process writes
 WIDTH, NAME = 120, 9  # characters of a table, and of a name in it, or what tells names apart
+TELLING = ("workflow", "preset", "match")  # knobs that make a control of a method
 Range = tuple[float, float]
 
 
@@ -254,7 +255,7 @@ class _Work:
         if refused := sorted(models & self.refused):
             row.status, row.reason = "skipped", f"{refused[0]} was refused before"
             return True
-        if not writer_is_gone(row.run_dir):
+        if not _is_free(row):
             return self._later(row, place)
         self.budget.check()
         self.warn(f"{place}: {row.left} of {row.progress.total} samples are left")
@@ -272,11 +273,9 @@ class _Work:
             row.status, row.reason = "refused", str(error)
             self.refused |= _refusing(row) or models
         except StoreError:
-            if writer_is_gone(row.run_dir):
+            if _is_free(row):
                 raise
             return self._later(row, place)
-        except (UsageError, BenchmarkError):
-            raise
         except HarnessError as error:
             _look(row)
             row.status, row.reason = "failed", str(error)
@@ -321,7 +320,9 @@ def _rows(
             )
         except UsageError as error:
             raise UsageError(f"{suite.file}: [[row]] {cell.row}: {error}") from None
-        if plan.fitting is None and plan.artifact is None:  # else some problems are left out
+        # else some problems are left out of it
+        trained = any(model.trained_on for model in plan.models.values())
+        if plan.fitting is None and plan.artifact is None and not trained:
             first.setdefault(same, plan)
         row = Row(cell, plan, Progress(0), api.folder(plan))
         _look(row)
@@ -329,6 +330,12 @@ def _rows(
             row.status = "complete"
         rows.append(row)
     return rows
+
+
+def _is_free(row: Row) -> bool:
+    """Whether no other process writes a cell's run, or the search that comes before it."""
+    search = [api.fit_folder(row.plan)] if row.plan.unfitted else []
+    return all(writer_is_gone(place) for place in (row.run_dir, *search))
 
 
 def _look(row: Row) -> None:
@@ -385,6 +392,9 @@ def show(summary: SuiteSummary, stream: IO[str], *, missing: bool = False) -> No
     for row in rows:
         if row.reason:
             print(f"{row.cell.label}: {row.status}: {row.reason}", file=stream)
+    searches = {artifact.digest: artifact for row in rows if (artifact := row.plan.artifact)}
+    for artifact in searches.values():
+        print(f"{search_line(artifact)}; in no number above", file=stream)
     for note in _copies(rows):
         print(note, file=stream)
     if any(model.simulated for row in rows for model in row.plan.models.values()):
@@ -397,7 +407,8 @@ def _names(row: Row) -> list[str]:
     meta = short(models["meta"].name) if "meta" in models else ""
     config = row.plan.config
     worker = short(models["worker"].name)
-    return [config.benchmark, config.method, worker, meta, str(config.seed)]
+    told = [f"{name}={config.knobs[name]}" for name in TELLING if name in config.knobs]
+    return [config.benchmark, " ".join([config.method, *told]), worker, meta, str(config.seed)]
 
 
 def _narrowed(columns: list[list[str]], names: int) -> list[list[str]]:

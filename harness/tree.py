@@ -16,6 +16,7 @@ from harness.metrics import percent
 DRAWN = 500  # nodes of one search; what is more is counted
 DEEPEST = 15  # levels that are indented
 WORDS = 100  # characters of a score with its error
+SINGLES = "workflows of single problems"  # what some searches find, and none of them is the best
 OWN = {"at", "sample", "round", "run_no", "segment", "logged_at"}  # numbers of any record
 
 
@@ -31,6 +32,7 @@ class SearchNode:
     high: float | None = None
     error: str | None = None  # why it has no good score
     workflow_sha: str | None = None  # of its text
+    about: str | None = None  # the one problem that it is for; None: for all
 
 
 def nodes_of(records: Iterable[Mapping[str, Any]]) -> list[SearchNode]:
@@ -58,12 +60,23 @@ def steps_of(records: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
 
 
 def best_of(nodes: Iterable[SearchNode]) -> SearchNode | None:
-    """The node with the best score; the higher lower bound, then the earlier one, on ties."""
-    scored = [node for node in nodes if node.score is not None]
+    """The node with the best score; the higher lower bound, then the earlier one, on ties.
+
+    Those for one problem each are not compared: their scores are on other problems.
+    """
+    scored = [node for node in nodes if node.score is not None and node.about is None]
     return max(
         scored, key=lambda n: (n.score or 0.0, -1.0 if n.low is None else n.low, -n.number),
         default=None,
     )  # fmt: skip
+
+
+def best_words(nodes: Sequence[SearchNode]) -> str | None:
+    """What a search found, in a few words; None where nothing can be said of it yet."""
+    best = best_of(nodes)
+    if best is not None:
+        return f"best {best.number}: {node_words(best)}"
+    return SINGLES if any(node.about is not None for node in nodes) else None
 
 
 def node_words(node: SearchNode) -> str:

@@ -27,7 +27,10 @@ NODE: ContextVar[Mapping[str, Any]] = ContextVar("NODE", default=MappingProxyTyp
 # what a call record says of the workflow's node that made it: {"operator", "output_format"}
 GUESTS: Mapping[Contract, str] = {"workflow": "workflow", "agent": "agents"}
 TICK_S = 1.0  # how often the time limit is looked at while operators are being answered
+MESSAGE_BYTES = 1 << 20  # of an operator call or answer: reading a program of 1 MB takes seconds
 FORM_CHARS = 200  # of an output_format, in the ledger
+STAGES = ("load", "run")  # that a workflow may tell of; "limit" is for us to say
+CLASS_CHARS, ERROR_CHARS, MOST_LINES = 80, 500, 1_000_000  # of what it tells of its error
 # what an operator raises over arguments that make no sense to it
 _MISUSE = (TypeError, KeyError, ValueError, OverflowError, AttributeError, RecursionError)
 
@@ -161,13 +164,13 @@ async def _serve(
                 continue
             message = _message(*incoming.result())
             if "answer" in message:
-                return str(message["answer"])
+                return message["answer"]  # type: ignore[no-any-return]
             if len(called) >= limits.operator_calls:
                 most = limits.operator_calls
                 raise WorkflowError("limit", "CallLimit", f"more than {most} operator calls")
             if not answering:
                 own_s += time.monotonic() - resumed
-            called.append(message["operator"])
+            called.append(message["operator"][:CLASS_CHARS])
             answering.add(asyncio.create_task(_answer(guest, context, operators, message, slots)))
             incoming = asyncio.ensure_future(guest.receive())
     finally:
@@ -182,14 +185,21 @@ def _message(kind: bytes, payload: bytes) -> dict[str, Any]:
     The workflow shares its process with the program that writes frames, so a frame can hold
     anything.
     """
+    if len(payload) > MESSAGE_BYTES:
+        told = f"a call or answer of {len(payload)} bytes, {MESSAGE_BYTES} allowed"
+        raise WorkflowError("limit", "TooLong", told)
     try:
         message = json.loads(payload)
         if kind == wire.ANSWER:
-            return {"answer": message["answer"]}
+            return {"answer": str(message["answer"])}
         if kind == wire.ERROR:
-            words = [str(message[name]) for name in ("stage", "class", "message")]
-            line = message["line"] if isinstance(message["line"], int) else None
-            raise WorkflowError(words[0], words[1], words[2].replace("\n", " "), line)
+            stage, line = message["stage"], message["line"]
+            raise WorkflowError(
+                stage if stage in STAGES else "run",
+                _line(message["class"], CLASS_CHARS),
+                _line(message["message"], ERROR_CHARS),
+                line if isinstance(line, int) and 0 < line < MOST_LINES else None,
+            )
         if kind == wire.REQUEST:
             arguments = message["arguments"]
             positional, keywords = arguments["positional"], arguments["keywords"]
@@ -200,9 +210,14 @@ def _message(kind: bytes, payload: bytes) -> dict[str, Any]:
                     "positional": positional,
                     "keywords": keywords,
                 }
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise WorkflowError("run", "BadFrame", f"{type(error).__name__} in a frame") from error
     raise WorkflowError("run", "BadFrame", f"a frame of kind {kind!r}")
+
+
+def _line(told: Any, most: int) -> str:
+    """What is told as one line of at most so many characters."""
+    return " ".join(str(told).split())[:most]
 
 
 async def _answer(
@@ -214,7 +229,7 @@ async def _answer(
 ) -> None:
     """Answer one operator call. A misuse goes back as an exception that the workflow may catch."""
     name = request["operator"]
-    reply: dict[str, Any] = {"id": request["id"]}
+    number = {"id": request["id"]}
     try:
         if name not in operators:
             raise AttributeError(f"no such operator; there are {', '.join(operators)}")
@@ -223,16 +238,24 @@ async def _answer(
         form = str(arguments.get("output_format") or "")[:FORM_CHARS]
         NODE.set({"operator": name, "output_format": form or None})  # this task's own
         async with slots:
-            reply["result"] = await operator(context, **arguments)
+            result = await operator(context, **arguments)
+        reply = json.dumps({**number, "result": result})
     except RequestRejected as error:  # a prompt that the workflow made too long, say
-        reply["error"] = {"class": "RuntimeError", "message": f"{name}: {error}"}
+        reply = _refusal(number, "RuntimeError", f"{name}: {error}")
     except WorkflowError as error:
         if error.stage == "limit":
             raise
-        reply["error"] = {"class": error.error_class, "message": error.detail}
+        reply = _refusal(number, error.error_class, error.detail)
     except _MISUSE as error:
-        reply["error"] = {"class": type(error).__name__, "message": f"{name}: {error}"}
-    await guest.send(wire.REPLY, json.dumps(reply).encode())
+        reply = _refusal(number, type(error).__name__, f"{name}: {error}")
+    if len(reply) > wire.FRAME_MB << 20:
+        raise WorkflowError("limit", "TooLong", f"{name}: its result is too long")
+    await guest.send(wire.REPLY, reply.encode())
+
+
+def _refusal(number: Mapping[str, int], error_class: str, message: str) -> str:
+    """A reply that raises inside the workflow."""
+    return json.dumps({**number, "error": {"class": error_class, "message": message}})
 
 
 def _fitting(operator: Operator, positional: list[Any], keywords: dict[str, Any]) -> dict[str, Any]:

@@ -18,9 +18,10 @@ import streamlit as st
 from harness import graph
 from harness.errors import StoreError
 from harness.metrics import count, dollars, duration, percent
-from harness.rounds import Round
+from harness.page import things
+from harness.rounds import Round, Unit, price_unit
 from harness.show import paid_line
-from harness.show_rounds import NOTE, rival_note, round_table
+from harness.show_rounds import WORDS, round_notes, round_table
 from harness.show_sample import (
     HIDDEN,
     call_line,
@@ -55,6 +56,7 @@ from leaderboard.queries import (
 )
 from leaderboard.searches import attempt_page, search_page, searches_table
 from leaderboard.widgets import (
+    NAME,
     clickable,
     code,
     day,
@@ -62,7 +64,9 @@ from leaderboard.widgets import (
     escaped,
     go,
     labelled,
+    metrics,
     plain_table,
+    shortened,
     stamp,
 )
 
@@ -74,7 +78,12 @@ FIRST_ROW = "python -m harness eval --method flowreasoner"
 STYLE = (
     "<style>.stMainBlockContainer {padding-top: 3.5rem} h1 {font-size: 1.8rem !important}</style>"
 )
-LINE = "The best program so far passes"
+LINE = "Best program so far passes all"
+AXES: dict[Unit, str] = {
+    "calls": "Model calls of a sample, on average",
+    "tokens": "Tokens of a sample, on average",
+    "usd": "Dollars of a sample, on average",
+}
 MARKS = {"passed": "✓", "invalid": "?"}  # any other verdict is ✗
 
 
@@ -184,7 +193,7 @@ def board_page(connection: DuckDBPyConnection, pointer: Pointer) -> None:
                 suffix = {"csv": "csv", "markdown": "md", "latex": "tex"}[kind]
                 text = table(connection, kind)  # type: ignore[arg-type]
                 st.download_button(f"Download {name}", text, f"board.{suffix}", type="tertiary")
-    st.caption(f"{len(rows)} runs, snapshot {pointer.seq}.")
+    st.caption(f"{things(len(rows), 'run')}, snapshot {pointer.seq}.")
 
 
 def filtered(rows: Sequence[BoardRow]) -> list[BoardRow]:
@@ -216,7 +225,7 @@ def board_table(group: Group, number: int) -> None:
     )
     records = [
         {
-            "Method": plain(row.method) + remark(group, row),
+            "Method": shortened(plain(row.named), NAME) + remark(group, row),
             "pass@1": None if row.estimate.value is None else float(percent(row.estimate.value)),
             "95% interval": None if row.estimate.value is None
             else f"{percent(row.estimate.low)} – {percent(row.estimate.high)}",
@@ -298,17 +307,17 @@ def errored(row: BoardRow) -> str:
 
 def run_page(connection: DuckDBPyConnection, results_dir: Path, row: BoardRow) -> None:
     st.button("← All runs", on_click=go, type="tertiary")
-    st.title(escaped(f"{row.method} on {row.benchmark}"))
+    st.title(escaped(f"{row.named} on {row.benchmark}"))
     headline(row)
     if row.samples_left and row.status != "running":
         st.caption("To go on with it:")
         command = f"python -m harness resume {row.run_id}{out_option(results_dir)}"
         st.code(plain(command), language="bash", wrap_lines=True)
+    rounds_part(connection, row)
     found = samples(connection, row.run_id)
     if not found:
         st.info("No sample of this run has been graded yet.")
         return
-    rounds_part(connection, row)
     st.subheader("Samples")
     verdicts = sorted({one.verdict for one in found})
     wanted = st.pills("Verdict", verdicts, selection_mode="multi", key="verdict",
@@ -330,34 +339,47 @@ def run_page(connection: DuckDBPyConnection, results_dir: Path, row: BoardRow) -
 
 
 def rounds_part(connection: DuckDBPyConnection, row: BoardRow) -> None:
-    """What each round brought: feedback beside hidden score, and best-of-n at equal calls."""
+    """What each round brought: feedback beside hidden score, and best-of-n at equal cost."""
     rounds = run_rounds(connection, row.run_id)
     if not rounds:
         return
     rival = best_of_n(connection, row)
     st.subheader("Rounds")
     if any(one.hidden is not None for one in rounds):
-        points = curve("all feedback tests", [(one, one.passes) for one in rounds])
-        points += curve("all hidden tests", [(one, one.hidden) for one in rounds])
-        most = max(one.calls or 0.0 for one in rounds)
-        beside = [one for one in (rival[1] if rival else ()) if (one.calls or 0.0) <= most]
-        points += curve("all hidden tests, in best-of-n", [(one, one.hidden) for one in beside])
-        st.line_chart(points, x="calls", y="percent", color=LINE, height=300,
-                      x_label="Model calls of a sample, on average", y_label="Samples, percent",
-                      alt="The table below in lines")  # fmt: skip
+        unit = chart_unit(rounds)
+        points = curve("feedback", unit, [(one, one.passes) for one in rounds])
+        points += curve("hidden", unit, [(one, one.hidden) for one in rounds])
+        most = max(getattr(one, unit) or 0.0 for one in rounds)
+        beside = [one for one in (rival[1] if rival else ()) if (getattr(one, unit) or 0) <= most]
+        points += curve("best-of-n, hidden", unit, [(one, one.hidden) for one in beside])
+        st.line_chart(points, x=unit, y="percent", color=LINE, height=300, x_label=AXES[unit],
+                      y_label="Samples, percent", alt="The table below in lines")  # fmt: skip
     names, lines = round_table(rounds, rival and rival[1])
     plain_table(names, lines)
-    if any(one.hidden is not None for one in rounds):
-        note = rival_note(row.method, rival and rival[0].run_id)
-        st.caption(escaped(f"{NOTE}. {note}."))
+    beside_it = (f"{rival[0].named} ({rival[0].run_id})", rival[1]) if rival else None
+    if notes := round_notes(rounds, row.method, beside_it):
+        st.caption(escaped(f"{'. '.join(notes)}."))
 
 
-def curve(name: str, values: Sequence[tuple[Round, float | None]]) -> list[dict[str, Any]]:
-    """Points of a line over calls, those aside that are not known."""
+def chart_unit(rounds: Sequence[Round]) -> Unit:
+    """What the lines are drawn over: calls, or if it is chosen what these cost."""
+    price = price_unit(rounds)
+    if price is None:
+        return "calls"
+    words = {WORDS[unit].capitalize(): unit for unit in ("calls", price)}
+    chosen = st.segmented_control("Over", list(words), default="Calls", key=f"over-{price}",
+                                  label_visibility="collapsed")  # fmt: skip
+    return words.get(str(chosen), "calls")
+
+
+def curve(
+    name: str, unit: Unit, values: Sequence[tuple[Round, float | None]]
+) -> list[dict[str, Any]]:
+    """Points of a line over what a sample took, those aside that are not known."""
     return [
-        {LINE: name, "calls": one.calls, "percent": 100 * value}
+        {LINE: name, unit: getattr(one, unit), "percent": 100 * value}
         for one, value in values
-        if value is not None and one.calls is not None
+        if value is not None and getattr(one, unit) is not None
     ]
 
 
@@ -381,28 +403,28 @@ def headline(row: BoardRow) -> None:
         st.warning(escaped(f"This run is {row.kind}: its numbers say nothing about a model."))
     elif row.unranked:
         st.info(escaped(f"This run is in no ranking: {row.unranked}."))
-    with st.container(horizontal=True):
-        value = "unknown" if found.value is None else f"{percent(found.value)} %"
-        between = f"95% interval {percent(found.low)} to {percent(found.high)}"
-        st.metric("pass@1", value, help=between if found.value is not None else None, width=130)
-        st.metric("Problems", progress(row), width=130)
-        st.metric("Calls a sample", count(row.per_sample(row.calls)), width=130)
-        st.metric("Tokens a sample", count(row.per_sample(row.tokens)), width=130)
-        st.metric("Dollars", escaped(dollars(row.fresh_cost_usd)), width=130)
-        st.metric("Time a sample", duration(row.per_sample(row.wall_s)), width=190)
+    between = f"95% interval {percent(found.low)} to {percent(found.high)}"
+    metrics(
+        {"pass@1": "unknown" if found.value is None else f"{percent(found.value)} %",
+         "Problems": progress(row), "Calls a sample": count(row.per_sample(row.calls)),
+         "Tokens a sample": count(row.per_sample(row.tokens)),
+         "Dollars": dollars(row.fresh_cost_usd),
+         "Time a sample": duration(row.per_sample(row.wall_s))},
+        {} if found.value is None else {"pass@1": between},
+    )  # fmt: skip
     words = [] if found.value is None else [between]
     words += [f"worker {row.worker}", f"meta-agent {row.meta or 'none'}", f"list {row.list}",
               f"protocol {row.protocol}", f"level {row.level}", f"status {state(row)}"]  # fmt: skip
     if paid := paid_line(row.cost_usd, row.fresh_cost_usd, row.cached_calls or 0, row.calls or 0):
         words.append(paid)
     words += [f"overlap-free {percent(row.overlap_free)}"] if row.overlap_free is not None else []
-    words += [f"{row.left_out} problems left out"] if row.left_out else []
+    words += [f"{things(row.left_out, 'problem')} left out"] if row.left_out else []
     words += ["custom data"] if row.custom else []
     if row.search is not None:
         words.append(f"search before it: {row.search.words}")
     if found.errored:
         words.append(
-            f"{found.errored} errored samples: pass@1 between {percent(found.floor)} and "
+            f"{things(found.errored, 'errored sample')}: pass@1 between {percent(found.floor)} and "
             f"{percent(found.ceiling)} were they graded"
         )
     st.caption(escaped(" · ".join(words)))
@@ -427,7 +449,7 @@ def about(row: BoardRow) -> None:
 def sample_page(connection: DuckDBPyConnection, row: BoardRow, found: Trajectory) -> None:
     with st.container(horizontal=True):
         st.button("← All runs", on_click=go, type="tertiary")
-        st.button(escaped(f"← {row.method} on {row.benchmark}"), on_click=go, args=(row.run_id,),
+        st.button(escaped(f"← {row.named} on {row.benchmark}"), on_click=go, args=(row.run_id,),
                   type="tertiary", key="up")  # fmt: skip
     draw_no = f", sample {found.sample}" if found.sample else ""
     st.title(escaped(f"{found.problem_id}{draw_no}"))

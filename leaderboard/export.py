@@ -84,7 +84,8 @@ def footnote(group: Group) -> str:
         f"the hidden tests that no feedback test repeats, {ABSENT} where none is left; calls, "
         "tokens and time are means per sample; dollars are for the whole run, with no reply "
         "taken from a cache; search: what finding the method's workflow took before, once and in "
-        f"none of these numbers, {ABSENT} where nothing was searched for."
+        f"none of these numbers, in dollars, or in tokens where it was free, {ABSENT} where "
+        "nothing was searched for."
     )
 
 
@@ -97,7 +98,7 @@ def cells(group: Group, row: BoardRow, digits: int = 1) -> list[str]:
     interval = "unknown" if found.value is None else (
         f"{percent(found.low, digits)} to {percent(found.high, digits)}")  # fmt: skip
     return [
-        row.method + (f" ({marks})" if marks else ""), percent(found.value, digits), interval,
+        row.named + (f" ({marks})" if marks else ""), percent(found.value, digits), interval,
         ABSENT if row.overlap_free is None else percent(row.overlap_free, digits),
         count(found.problems), row.worker, row.meta or "none", row.level or "unknown",
         count(row.per_sample(row.calls)), count(row.per_sample(row.tokens)),
@@ -187,14 +188,14 @@ def _csv(rows: Sequence[BoardRow]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     plain = ("run_id", "benchmark", "benchmark_digest", "list", "protocol", "level", "method",
-             "knobs", "worker", "meta", "n_samples", "seed", "grader_version", "price_table",
-             "kind", "status", "commit", "dirty", "problems_asked", "samples_asked", "samples_left",
-             "sandbox",
-             "first_look", "custom", "environment", "left_out", "unranked")  # fmt: skip
+             "named", "knobs", "worker", "meta", "n_samples", "seed", "grader_version",
+             "price_table", "kind", "status", "commit", "dirty", "problems_asked", "samples_asked",
+             "samples_left", "sandbox", "first_look", "custom", "environment", "left_out",
+             "unranked")  # fmt: skip
     scores = ("value", "low", "high", "problems", "samples", "errored", "floor", "ceiling")
     sums = ("overlap_free", "calls", "tokens", "fresh_cost_usd", "cost_usd", "cached_calls",
             "wall_s")  # fmt: skip
-    search = ("run", "problems", "calls", "tokens", "fresh_cost_usd", "cost_usd", "wall_s")
+    search = ("run", "file", "problems", "calls", "tokens", "fresh_cost_usd", "cost_usd", "wall_s")
     writer.writerow([*plain, "started_at", *(f"pass@1_{name}" for name in scores), *sums,
                      *(f"search_{name}" for name in search)])  # fmt: skip
     for row in rows:

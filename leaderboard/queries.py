@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.metrics import Estimate, count, dollars, interval
+from harness.metrics import Estimate, interval
 from harness.rounds import BEST_OF_N, Round, rounds_of
+from harness.show_search import cost_words
 from harness.store import (
     FACTS,
     MIXED,
     TABLE_OF,
     UNGRADED,
     Trajectory,
+    named,
     ranking,
     read_artifact,
     trajectory,
@@ -61,7 +63,8 @@ WITH per_problem AS (
          CASE WHEN count(wall_s) = count(*) THEN sum(wall_s) END AS wall_s
   FROM results GROUP BY run_no
 )
-SELECT runs.run_id, runs.method, runs.worker, runs.meta, runs.benchmark, runs.benchmark_digest,
+SELECT runs.run_json -> '$.config.knobs' AS given,
+       runs.run_id, runs.method, runs.worker, runs.meta, runs.benchmark, runs.benchmark_digest,
        runs.list, runs.protocol, runs.level, runs.grader_version, runs.price_table, runs.kind,
        runs.status, runs.started_at, runs.n_samples, runs.problems_asked, runs.samples_asked,
        runs.samples_left,
@@ -94,7 +97,8 @@ WITH tried AS (
          count(*) FILTER (cached) AS cached_calls
   FROM calls WHERE error IS NULL GROUP BY run_no
 )
-SELECT run_id, method, worker, meta, benchmark, list, protocol, level, kind, status, started_at,
+SELECT run_id, run_json -> '$.config.knobs' AS given, method, worker, meta, benchmark, list,
+       protocol, level, kind, status, started_at,
        knobs, command, coalesce(trials, 0) AS trials, coalesce(passed, 0) AS passed,
        coalesce(problems, 0) AS problems, coalesce(calls, 0) AS calls, tokens, fresh_cost_usd,
        cost_usd, coalesce(cached_calls, 0) AS cached_calls,
@@ -104,6 +108,9 @@ FROM runs LEFT JOIN tried USING (run_no) LEFT JOIN spent USING (run_no)
 WHERE stage = 'fit'
 ORDER BY started_at NULLS LAST, run_id
 """
+
+
+TAKEN = ("prompt_tokens", "completion_tokens", "fresh_cost_usd")  # by a call
 
 
 @dataclass(frozen=True)
@@ -121,12 +128,8 @@ class SearchCost:
 
     @property
     def words(self) -> str:
-        """Dollars where it cost some, else tokens, else calls: the first that is known."""
-        if self.fresh_cost_usd:
-            return dollars(self.fresh_cost_usd)
-        if self.tokens is not None:
-            return f"{count(self.tokens)} tokens"
-        return "unknown" if self.calls is None else f"{count(self.calls)} calls"
+        """Dollars where it cost some, else tokens; a price that is not known is said."""
+        return cost_words(self.calls, self.tokens, self.fresh_cost_usd)
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ class SearchRow:
     """One search: what a method's `fit` tried before any row, and what that took so far."""
 
     run_id: str
+    named: str  # the method with the knobs that it was given
     method: str
     worker: str
     meta: str | None
@@ -184,6 +188,7 @@ class BoardRow:
     """One run: what was asked, how often it solved, and what that took (sums over samples)."""
 
     run_id: str
+    named: str  # the method with the knobs that it was given
     method: str
     worker: str
     meta: str | None
@@ -299,11 +304,16 @@ def board(connection: DuckDBPyConnection, run_id: str | None = None) -> list[Boa
             low, high = interval(value, deviation, problems, single=problems == graded)
         bounds = (found.pop("errored"), found.pop("floor"), found.pop("ceiling"))
         estimate = Estimate(value, low, high, problems, graded, *bounds)
-        named: dict[str, Any] = {
-            k: found.pop(k) or "unknown" for k in ("method", "worker", "benchmark", "kind")
-        }
-        rows.append(BoardRow(**named, **found, estimate=estimate))
+        rows.append(BoardRow(**_known(found), estimate=estimate))
     return rows
+
+
+def _known(found: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a run, with its name, and "unknown" where it has to be called something."""
+    said = {k: found[k] or "unknown" for k in ("method", "worker", "benchmark", "kind")}
+    given, knobs = json.loads(found["given"] or "null"), json.loads(found["knobs"] or "null")
+    rest = {k: v for k, v in found.items() if k != "given"}
+    return {**rest, **said, "named": named(said["method"], given, knobs)}
 
 
 def _search_cost(artifact: str | None) -> SearchCost | None:
@@ -325,11 +335,8 @@ def searches(connection: DuckDBPyConnection, run_id: str | None = None) -> list[
     for found in _dicts(connection, SEARCHES):
         if run_id in (None, found["run_id"]):
             nodes = tuple(nodes_of(_facts(connection, "node", found["run_id"])))
-            named: dict[str, Any] = {
-                k: found.pop(k) or "unknown" for k in ("method", "worker", "benchmark", "kind")
-            }
             used_by = tuple(found.pop("used_by") or ())
-            rows.append(SearchRow(**named, **found, used_by=used_by, nodes=nodes))
+            rows.append(SearchRow(**_known(found), used_by=used_by, nodes=nodes))
     return rows
 
 
@@ -345,6 +352,11 @@ def attempts(connection: DuckDBPyConnection, run_id: str) -> list[Attempt]:
     return [Attempt(**{name: row[name] for name in names}) for row in last.values()]
 
 
+def _whole(name: str) -> str:
+    """A sum that is unknown once a part is."""
+    return f"CASE WHEN count({name}) = count(*) THEN sum({name})::DOUBLE END"
+
+
 def run_rounds(
     connection: DuckDBPyConnection, run_id: str, problems: frozenset[str] | None = None
 ) -> list[Round]:
@@ -358,7 +370,8 @@ def run_rounds(
         {"kind": "call", **row}
         for row in _dicts(
             connection,
-            "SELECT result_key, problem_id, round, count(*) AS count FROM calls "
+            "SELECT result_key, problem_id, round, count(*) AS count, "
+            f"{', '.join(f'{_whole(name)} AS {name}' for name in TAKEN)} FROM calls "
             "WHERE run_no = (SELECT run_no FROM runs WHERE run_id = ?) AND error IS NULL "
             "GROUP BY ALL",
             [run_id],

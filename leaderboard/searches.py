@@ -9,10 +9,23 @@ import streamlit as st
 
 from harness.metrics import count, dollars, percent
 from harness.show import paid_line
+from harness.show_search import step_table
 from harness.store import Trajectory
-from harness.tree import node_words, tree_dot, tree_text
+from harness.tree import SINGLES, best_words, node_words, tree_dot, tree_text
 from leaderboard.queries import Attempt, SearchRow, attempts, search_steps
-from leaderboard.widgets import clickable, code, day, drawing, escaped, go, labelled
+from leaderboard.widgets import (
+    NAME,
+    clickable,
+    code,
+    day,
+    drawing,
+    escaped,
+    go,
+    labelled,
+    metrics,
+    plain_table,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -30,8 +43,8 @@ def searches_table(rows: Sequence[SearchRow]) -> None:
     clickable(
         [
             {
-                "Method": row.method,
-                "Best": None if row.best is None else percent_of(row.best.score),
+                "Method": shortened(row.named, NAME),
+                "Best": found_words(row),
                 "Attempts": row.trials,
                 "Calls": row.calls,
                 "Tokens": row.tokens,
@@ -49,8 +62,8 @@ def searches_table(rows: Sequence[SearchRow]) -> None:
         "searches",
         [(row.run_id, None) for row in rows],
         {
-            "Best": st.column_config.NumberColumn(
-                format="%.1f", help="Share of search problems that the best candidate solves"
+            "Best": st.column_config.TextColumn(
+                help="Share of search problems that the best candidate solves, in percent"
             ),
             "Attempts": st.column_config.NumberColumn(help="Runs of candidates on problems"),
             "Tokens": st.column_config.NumberColumn(format="%,.0f"),
@@ -60,23 +73,25 @@ def searches_table(rows: Sequence[SearchRow]) -> None:
     )
 
 
-def percent_of(score: float | None) -> float | None:
-    return None if score is None else float(percent(score))
+def found_words(row: SearchRow) -> str:
+    """The best score; or that there is none, for each workflow is for a problem of its own."""
+    if row.best is not None:
+        return percent(row.best.score)
+    return SINGLES if best_words(row.nodes) else "none yet"
 
 
 def search_page(connection: DuckDBPyConnection, row: SearchRow) -> None:
     st.button("← All runs", on_click=go, type="tertiary")
-    st.title(escaped(f"Search of {row.method} on {row.benchmark}"))
+    st.title(escaped(f"Search of {row.named} on {row.benchmark}"))
     if row.kind != "measured":
         st.warning(escaped(f"This search is {row.kind}: its numbers say nothing about a model."))
-    with st.container(horizontal=True):
-        best = row.best
-        st.metric("Best", "unknown" if best is None else f"{percent(best.score)} %", width=130)
-        st.metric("Attempts", count(row.trials), width=130)
-        st.metric("Problems", count(row.problems), width=130)
-        st.metric("Calls", count(row.calls), width=130)
-        st.metric("Tokens", count(row.tokens), width=150)
-        st.metric("Dollars", escaped(dollars(row.fresh_cost_usd)), width=130)
+    best = row.best
+    told_best = {} if best is None else {"Best": f"{percent(best.score)} %"}
+    metrics(
+        {**told_best, "Attempts": count(row.trials), "Problems": count(row.problems),
+         "Calls": count(row.calls), "Tokens": count(row.tokens),
+         "Dollars": dollars(row.fresh_cost_usd)}
+    )  # fmt: skip
     words = [f"worker {row.worker}", f"meta-agent {row.meta or 'none'}"]
     told = {"list": row.list, "protocol": row.protocol, "level": row.level, "status": row.status}
     words += [f"{name} {value or 'unknown'}" for name, value in told.items()]
@@ -89,8 +104,13 @@ def search_page(connection: DuckDBPyConnection, row: SearchRow) -> None:
     if best is not None:
         labelled(escaped(f"Best: {best.number}, {node_words(best)}"), best.label)
     if row.nodes:
-        st.subheader("Candidates")
-        st.caption("Each under the one that it was made of, with its score on the search problems.")
+        alone = best is None and best_words(row.nodes) is not None
+        st.subheader(SINGLES.capitalize() if alone else "Candidates")
+        st.caption(
+            "Each made for one problem, with its score on that: none is the best of all."
+            if alone
+            else "Each under the one that it was made of, with its score on the search problems."
+        )
         if len(row.nodes) <= DRAWN:
             drawing(tree_dot(row.nodes), tree_text(row.nodes))
         else:
@@ -130,6 +150,9 @@ def curve(steps: Sequence[dict[str, float]]) -> None:
     if not names:
         return
     st.subheader("Training")
+    if not any(sum(name in step for step in steps) > 1 for name in names):  # no line to draw
+        plain_table(*step_table(steps))
+        return
     shown = st.pills("Number", names, default=names[0], key="number", format_func=escaped,
                      label_visibility="collapsed")  # fmt: skip
     points = [{"step": s["number"], "value": s[shown]} for s in steps if shown and shown in s]
@@ -141,9 +164,12 @@ def attempt_page(row: SearchRow, found: Trajectory, attempt: Attempt | None) -> 
     """The head of one attempt; what it did stands below it."""
     with st.container(horizontal=True):
         st.button("← All runs", on_click=go, type="tertiary")
-        st.button(escaped(f"← Search of {row.method}"), on_click=go, args=(row.run_id,),
+        st.button(escaped(f"← Search of {row.named}"), on_click=go, args=(row.run_id,),
                   type="tertiary", key="up")  # fmt: skip
     st.title(escaped(found.problem_id))
+    if attempt is None and not found.round_numbers():
+        st.warning("This address names an attempt that is not in the search.")
+        return
     if attempt is None:
         st.info("This attempt was not graded, or these are calls of the search itself.")
         return

@@ -6,13 +6,15 @@ ours that hold some go through `escaped`. None of it is read as Markdown or HTML
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import streamlit as st
 
 from harness.store import plain
+
+NAME = 44  # characters of a row's name in a table
 
 
 def go(run: str | None = None, sample: str | None = None) -> None:
@@ -91,6 +93,19 @@ def escaped(text: str) -> str:
     """`text` for a label, where Markdown would be read: every mark loses its meaning."""
     marks = "\\`*_{}[]()<>#+-.!|~$:"
     return "".join(f"\\{ch}" if ch in marks else ch for ch in " ".join(plain(text).split()))
+
+
+def metrics(values: Mapping[str, str], helps: Mapping[str, str] | None = None) -> None:
+    """Numbers side by side, each wide enough for "unknown"."""
+    with st.container(horizontal=True):
+        for name, value in values.items():
+            width = 190 if len(value) > 9 else 150
+            st.metric(name, escaped(value), help=(helps or {}).get(name), width=width)
+
+
+def shortened(text: str, most: int) -> str:
+    """`text` of at most so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def stamp(at: float) -> str:

@@ -247,6 +247,16 @@ async def test_a_rejected_request_to_the_meta_agent_is_a_round_with_score_zero(d
     assert nodes[2]["score"] == pytest.approx(1 / 3)
 
 
+async def test_a_rejected_second_request_leaves_the_repeated_workflow(desk):
+    same = reply("first idea", SAME)
+    made = desk([same, same, RequestRejected("context too long")])
+    found = await fit(made.problems, made.ctx, max_rounds=2, sample=1)
+    assert found["rounds"][2]["modification"] == "first idea"
+    node = made.records("node")[2]
+    assert (node["error"], node["runs"]) == (None, 3)
+    assert node["reply_sha"] == made.records("node")[1]["reply_sha"]
+
+
 async def test_a_meta_agent_that_fails_in_round_7_ends_the_search_which_then_goes_on(desk):
     ideas = [reply(f"idea {n}", SAME) for n in range(5)]
     gone = ModelUnavailable("gone", retry_after_s=1e9)
@@ -355,6 +365,14 @@ def test_convergence_agrees_with_brute_force(z):
         assert converged(rounds, z) == brute(rounds, z), rounds
         seen.add(converged(rounds, z))
     assert seen == {True, False}
+
+
+@pytest.mark.parametrize("problems", [33, 86])
+def test_a_score_that_stands_still_converges_whatever_its_sums_round_to(problems):
+    for solved in range(problems + 1):
+        assert converged([[solved / problems] * 5] * 6, 0.0), solved
+    moving = [[n / 4 / problems] * 5 for n in range(20)]  # by a third of the least step
+    assert not converged(moving, 0.0)
 
 
 def test_convergence_worked_by_hand():

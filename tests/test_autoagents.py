@@ -10,7 +10,7 @@ import pytest
 import baselines
 from baselines import autoagents
 from baselines.autoagents import FALLBACK, METHOD, parse_plan, parse_suggestions, parse_turn
-from harness.errors import ModelUnavailable
+from harness.errors import ModelUnavailable, RequestRejected
 from harness.models.sim import open_sim
 from harness.pacing import Gate
 from harness.types import Level, Sampling
@@ -157,6 +157,18 @@ async def test_a_plan_is_cut_at_its_most_steps(desk):
     made = desk(draft(*[("coder",)] * 9), "NONE", "NONE", DONE, "-", DONE, RIGHT)
     await autoagents.solve(DOUBLE, made.ctx, max_steps=2)
     assert kinds(made) == "ptPrarf"
+
+
+async def test_a_rejected_finaliser_leaves_the_last_program_of_a_role_where_there_is_one(
+    desk, tmp_path, grader
+):
+    rejected = RequestRejected("too long")
+    made = desk(*AGREED, f"{RIGHT}\n{DONE}", rejected)
+    assert "2 * x" in (await autoagents.solve(DOUBLE, made.ctx)).code
+    assert made.records("rejected")[0]["step"] == "finaliser"
+    none = Desk(tmp_path / "none", grader, {"worker": [*AGREED, f"words\n{DONE}", rejected]})
+    with pytest.raises(RequestRejected):
+        await autoagents.solve(DOUBLE, none.ctx)
 
 
 async def test_a_finaliser_without_a_program_leaves_the_last_one_of_a_role(desk):

@@ -125,6 +125,36 @@ async def test_a_judge_that_answers_nonsense_leaves_a_debaters_program(desk):
     assert "2 * x" in (await llm_debate.solve(DOUBLE, made.ctx)).code
 
 
+@pytest.mark.parametrize("seed", range(5))  # whatever the order that the judge was to see
+async def test_a_rejected_judge_leaves_the_lowest_agents_program(desk, seed):
+    finals = [RIGHT.replace("2 * x", f"2 * x + {i} * 0") for i in range(3)]
+    made = desk(*[RIGHT] * 3, *finals, RequestRejected("too long"), seed=seed)
+    assert "+ 0 * 0" in (await llm_debate.solve(DOUBLE, made.ctx)).code
+    assert made.records("rejected")[0]["step"] == "judge"
+
+
+@pytest.mark.parametrize(
+    ("replies", "answer"),
+    [
+        ([WRONG, RequestRejected("too long")], "return x"),
+        ([WRONG, "hm", RequestRejected("too long")], "return x"),
+        ([WRONG, REJECT, RequestRejected("too long")], "return x"),
+        ([WRONG, REJECT, RIGHT, RequestRejected("too long")], "2 * x"),
+    ],
+)
+async def test_a_rejected_review_or_revision_leaves_the_version_so_far(desk, replies, answer):
+    made = desk(*replies)
+    assert answer in (await self_refine.solve(DOUBLE, made.ctx)).code
+    assert len(made.asked()) == len(replies)
+    [note] = made.records("rejected")
+    assert (note["step"], note["error"]) == ("refinement", "too long")
+
+
+async def test_a_rejected_draft_is_no_wrong_answer(desk):
+    with pytest.raises(RequestRejected):
+        await self_refine.solve(DOUBLE, desk(RequestRejected("too long")).ctx)
+
+
 CLUSTER = {"aggregate": "cluster"}
 ZERO, THREE = (RIGHT.replace("2 * x", code) for code in ("0", "3 * x"))
 

@@ -182,7 +182,7 @@ def test_what_a_search_took_is_a_column_of_its_own(tmp_path: Path) -> None:
     assert set(rows) == {"found", "free", "plain"}  # a search is no row
     names = [name for name in rows["found"] if name.startswith("search_")]
     assert [rows["found"][name] for name in names] == [
-        "fit-a", "33", "3465", "1200000", "2.25", "0.5", "61.5",
+        "fit-a", "", "33", "3465", "1200000", "2.25", "0.5", "61.5",
     ]  # fmt: skip
     assert {rows["plain"][name] for name in names} == {""}
     cells = {line.split(" | ")[0]: line.split(" | ")[-1] for line in markdown.splitlines()}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Callable
 
 import pytest
 
-from harness.extract import code_block, defines, fenced_blocks, strip_reasoning
+from harness.extract import MOST_CHARS, code_block, defines, fenced_blocks, strip_reasoning
 
 F = "def f(x):\n    return x"
 
@@ -135,13 +136,50 @@ def test_reasoning_goes_and_the_rest_stays() -> None:
     assert strip_reasoning("a <think> of it") == "a <think> of it"
 
 
-def calls(work: Callable[[], object]) -> int:
-    """Python and C calls that `work` makes: its steps, whatever else the machine is doing."""
+DEEP = {
+    "a test of many nots": "if " + "not " * 1200 + "1:\n    pass",
+    "a chain of elif": "if 0:\n    pass\n" + "elif 0:\n    pass\n" * 1500 + "else:\n    pass",
+    "a chain of attributes": "if a" + ".b" * 3000 + ":\n    pass",
+    "a long sum": "if " + " + ".join("1" * 3000) + ":\n    pass",
+    "brackets without end": "x = " + "(" * 100_000,
+    "lists in lists": "x = " + "[" * 150 + "]" * 150,
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_program_nested_as_deep_as_can_be_is_read_and_ends_nothing(name: str) -> None:
+    program = f"{F}\n{DEEP[name]}"
+    # what the parser gives up on is a cut reply's tail
+    assert code_block(fenced(program), "f") in (program, F)
+    assert code_block(fenced(program)) == program
+
+
+def test_a_name_at_the_end_of_a_long_chain_is_found() -> None:
+    chain = "if 0:\n    pass\n" + "elif 0:\n    pass\n" * 1500 + "else:\n    def f(x): pass"
+    assert defines(chain, "f")
+
+
+def test_only_a_test_of_the_name_itself_is_a_main_guard() -> None:
+    program = f"{F}\nif x == '__name__':\n    f(1)"
+    assert code_block(fenced(program), "f") == program
+    assert code_block(fenced(f"{F}\nif '__main__' == __name__ and 1:\n    f(1)"), "f") == F
+
+
+def test_a_text_longer_than_any_reply_holds_no_program() -> None:
+    short = fenced(F)
+    padding = MOST_CHARS - len(short)
+    assert code_block(short + " " * padding, "f") == F
+    assert code_block(short + " " * (padding + 1), "f") == ""
+    assert code_block("x" * (MOST_CHARS + 1)) == ""
+
+
+def calls(work: Callable[[], object], of: object = None) -> int:
+    """Python and C calls that `work` makes, or those of one C function: its steps, not its time."""
     count = 0
 
-    def step(*_: object) -> None:
+    def step(frame: object, event: str, what: object) -> None:
         nonlocal count
-        count += 1
+        count += of is None or (event == "c_call" and what is of)
 
     sys.setprofile(step)
     try:
@@ -174,3 +212,9 @@ def test_steps_grow_no_faster_than_the_reply(name: str) -> None:
 def test_fifty_thousand_lines_of_anything_are_read(line: str) -> None:
     found = code_block((line + "\n") * 50_000 + fenced(F, mark="~" * 60), "f")
     assert isinstance(found, str)
+
+
+def test_a_long_program_that_is_cut_is_not_parsed_over_and_over() -> None:
+    cut = f"```python\n{F}\n" + "x = 1\n" * 100_000 + "x = (\n" * 50
+    assert calls(lambda: code_block(cut, "f"), of=compile) < 15
+    assert calls(lambda: ast.parse("x = 1"), of=compile) == 1  # what is counted above

@@ -24,6 +24,7 @@ from harness.types import Level, Method, Solution, Tried
 ROOT = Path(__file__).parents[1]
 SCHEMAS = ROOT / "docs" / "schemas"
 SIM = "sim/skill=0.5"
+WRONG = "```python\ndef similar_elements(a, b):\n    return ()\n```"
 
 
 async def _fit(problems, ctx, *, tries: int = 2):
@@ -163,6 +164,36 @@ async def test_a_budget_ends_a_search_and_more_of_it_goes_on(tmp_path):
     assert (len(calls), fitted.artifact.spent["calls"]) == (10, 10)  # none was asked twice
 
 
+async def test_an_evaluation_is_not_charged_for_the_search_of_another(tmp_path):
+    knobs = {"search_problems": "5"}
+    await api.execute(planned(tmp_path, knobs=knobs))
+    other = planned(tmp_path, knobs=knobs, list="full", budget_tokens=10**6)
+    summary = await api.execute(other)
+    assert summary.spent["tokens"] == summary.progress.tokens
+
+
+async def test_a_search_begun_anew_goes_on_and_the_old_result_is_not_taken_for_its(tmp_path):
+    knobs = {"search_problems": "5"}
+    old = await api.fit(planned(tmp_path, knobs=knobs))
+    with pytest.raises(BudgetReached):
+        await api.fit(planned(tmp_path, knobs=knobs, fresh=True, budget_tokens=100))
+    new = await api.fit(planned(tmp_path, knobs=knobs))
+    assert new.artifact.run == f"{old.artifact.run}-2"
+    again = await api.fit(planned(tmp_path, knobs=knobs))
+    assert again.artifact == new.artifact
+
+
+async def test_a_fit_that_returns_no_plain_data_is_one_line_and_a_failed_run(tmp_path):
+    async def odd(problems, ctx, *, tries: int = 2):
+        return {"found": {1, 2}}
+
+    with pytest.raises(UsageError, match="fitting: its fit has to return plain data"):
+        await api.fit(planned(tmp_path, method=replace(FITTING, fit=odd)))
+    (fit_dir,) = (tmp_path / "results" / "runs").glob("fit-*")
+    ended = [r["status"] for r in read_run(fit_dir) if r.get("event") == "end"]
+    assert ended == ["failed"]
+
+
 async def test_what_an_evaluation_searched_is_part_of_its_budget(tmp_path):
     knobs = {"search_problems": "5"}
     first = await api.execute(planned(tmp_path, knobs=knobs, budget_tokens=10**6))
@@ -223,8 +254,12 @@ async def test_a_preset_sets_knobs_protocol_and_sampling_and_what_is_given_goes_
     )
     assert (mine.protocol, mine.knobs["rounds"], mine.knobs["final"]) == ("public", 2, "rerun")
     assert mine.sampling["worker"].temperature == 0.5
-    with pytest.raises(UsageError, match="has no preset 'papr'; its presets: paper, release"):
-        api.prepare(Config(**config, knobs={"preset": "papr"}), cache_dir=tmp_path / "cache")
+    for knobs, says in (
+        ({"preset": "papr"}, "has no preset 'papr'; its presets: paper, release"),
+        ({"final_runs": "3"}, "final_runs wants final=rerun"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            api.prepare(Config(**config, knobs=knobs), cache_dir=tmp_path / "cache")
 
 
 async def test_the_oracle_level_scores_by_the_hidden_tests_and_is_told_as_such(tmp_path):
@@ -243,10 +278,36 @@ async def test_the_oracle_level_scores_by_the_hidden_tests_and_is_told_as_such(t
         assert solved == (row["feedback_passed"] == row["feedback_total"])
         assert row["fresh"] is None
     assert json.loads((summary.run_dir / "run.json").read_text())["level"] == "oracle"
-    usual = api.prepare(
-        Config(**{**options, "level": None}, knobs={"n": "12"}), cache_dir=tmp_path / "cache"
-    )
+    usual, same = (
+        api.prepare(Config(**{**options, "level": level}, knobs={"n": "12"}),
+                    cache_dir=tmp_path / "cache")
+        for level in (None, "L1")
+    )  # fmt: skip
     assert usual.config_hash != plan.config_hash
+    assert usual.config_hash == same.config_hash  # L1 is what it has under `public`
+
+
+@pytest.mark.parametrize(
+    ("method", "knobs"),
+    [
+        ("vanilla-tests", {}),
+        ("repair", {"rounds": "2"}),
+        ("llm-debate", {"aggregate": "cluster"}),
+        ("autoagents", {"run_examples": "true"}),
+    ],
+)
+async def test_level_l1_shows_no_test_that_the_prompt_does_not_show(
+    tmp_path, shared, method, knobs
+):
+    models = {"worker": ScriptedModel("scripted/wrong", lambda messages: WRONG)}
+    config = Config(method=method, benchmark="mbpp", protocol="split", level="L1", limit="1",
+                    knobs=knobs, out=tmp_path, data=shared / "data")  # fmt: skip
+    plan = api.prepare(config, models=models, cache_dir=tmp_path / "cache")
+    assert plan.level is Level.L0
+    await api.execute(plan)
+    (item,) = plan.items
+    asked = json.dumps(models["worker"].requests)
+    assert item.feedback.tests[0].partition("assert ")[2][:30] not in asked
 
 
 async def test_a_lower_level_hides_what_failed(tmp_path):
@@ -322,11 +383,11 @@ async def test_shuffled_runs_a_peers_workflow_and_asks_what_the_peer_asked(tmp_p
         return found
 
     assert proposals(second.run_dir, "about") == proposals(first.run_dir, "problem_id")
-    alone = api.prepare(
-        replace(other, limit="1", out=tmp_path / "alone"), cache_dir=tmp_path / "cache"
-    )
     with pytest.raises(UsageError, match="at least two problems"):
-        await api.execute(alone)
+        api.prepare(replace(other, limit="1"), cache_dir=tmp_path / "cache")
+    # with more problems every peer is another one: that is another run
+    more = api.prepare(replace(other, limit="5"), cache_dir=tmp_path / "cache")
+    assert more.config_hash != second.plan.config_hash
 
 
 async def test_best_of_n_matches_what_another_run_took_problem_by_problem(tmp_path):
@@ -342,8 +403,37 @@ async def test_best_of_n_matches_what_another_run_took_problem_by_problem(tmp_pa
     second = await api.execute(plan)
     assert {r["problem_id"]: r["calls"] for r in second.progress.rows.values()} == runs
     assert json.loads((second.run_dir / "run.json").read_text())["match"] == first.run_id
-    with pytest.raises(UsageError, match="no run"):
-        api.prepare(replace(same, knobs={"match": "nowhere"}), cache_dir=tmp_path / "cache")
+    assert plan.calls() == {"worker": (sum(runs.values()), sum(runs.values()))}
+    vanilla = await api.execute(
+        api.prepare(Config(method="vanilla", **common), cache_dir=tmp_path / "cache")
+    )
+    for knobs, says in (
+        ({"match": "nowhere"}, "no run"),
+        ({"by": "tokens"}, "by=tokens wants match=RUN"),
+        ({"match": vanilla.run_id}, "it ran no workflow; use -A by=tokens"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            api.prepare(replace(same, knobs=knobs), cache_dir=tmp_path / "cache")
+    longer = api.prepare(replace(same, limit="6"), cache_dir=tmp_path / "cache")
+    assert f"match={first.run_id} has not got 2 of these problems: n there" in longer.notes
+
+
+async def test_what_a_resumed_run_ran_again_is_billed_once(tmp_path):
+    common = {"worker": "sim/skill=0.5", "limit": "3", "out": tmp_path}
+    flow = Config(method="flowreasoner", knobs={"rounds": "3", "evals": "1"}, **common)
+    cut = await api.execute(
+        api.prepare(replace(flow, budget_tokens=2500), cache_dir=tmp_path / "cache")
+    )
+    assert cut.status == "budget"
+    whole = await api.execute(api.prepare(flow, cache_dir=tmp_path / "cache"))
+    again = api.prepare(replace(flow, out=tmp_path / "anew"), cache_dir=tmp_path / "cache")
+    anew = await api.execute(again)
+    bills = []
+    for summary in (whole, anew):
+        best = Config(method="best-of-n", knobs={"match": summary.run_id}, **common)
+        best = replace(best, out=summary.plan.config.out)
+        bills.append(api.prepare(best, cache_dir=tmp_path / "cache").bill["bill"])
+    assert bills[0] == bills[1]
 
 
 PACKAGE = {
@@ -359,10 +449,12 @@ version = "1.0"
 [project.entry-points."harness.methods"]
 twice = "twice:METHOD"
 broken = "twice:ABSENT"
+worse = "worse:METHOD"
 
 [tool.setuptools]
-py-modules = ["twice"]
+py-modules = ["twice", "worse"]
 """,
+    "worse.py": "raise RuntimeError('out of order')\n",
     "twice.py": '''
 from baselines.operators import first_message, revise_code
 from harness.extract import code_block
@@ -407,6 +499,10 @@ def test_a_method_of_another_package_is_one_like_ours(tmp_path):
 
     listed = harness("list", "methods")
     assert "twice          draft, then look again" in listed.stdout
+    assert (
+        "worse          method 'worse' of worse:METHOD cannot be loaded: RuntimeError: out of order"
+        in (listed.stdout)
+    )
     assert "broken         method 'broken' of twice:ABSENT cannot be loaded" in listed.stdout
     done = harness(
         "eval", "--method", "twice", "-A", "looks=2", "--worker", SIM, "--limit", "2", "--json",

@@ -14,6 +14,7 @@ from baselines.workflows import TEMPLATE, mixed_probabilities, parse_reply, same
 from harness import api
 from harness.errors import ModelUnavailable, RequestRejected, UsageError
 from harness.journal import read_run
+from harness.rounds import rounds_of
 from harness.types import Level, Sampling
 from tests.support import DOUBLE, RIGHT, WRONG, Desk, FitDesk
 
@@ -66,6 +67,28 @@ async def test_the_earliest_round_wins_a_tie(desk):
     other = RIGHT.replace("2 * x", "x + x")
     made = desk([RIGHT, other], [reply("same score", CUSTOM, "DO = 'a'")])
     assert "2 * x" in (await solve(DOUBLE, made.ctx, rounds=1)).code
+
+
+async def test_the_best_program_is_kept_although_its_workflow_is_not_the_best(desk):
+    bad = WRONG.replace("return x", "return 1")
+    ideas = [reply("a gamble", CUSTOM, "DO = 'a'"), reply("again", CUSTOM, "DO = 'b'")]
+    other = RIGHT.replace("2 * x", "x + x")
+    made = desk([WRONG, WRONG, bad, RIGHT, other, bad], ideas, sampling=WARM)
+    found = await solve(DOUBLE, made.ctx, rounds=2, evals=2)
+    assert [r["scores"] for r in made.records("round")] == [[0.5, 0.5], [0.0, 1.0], [1.0, 0.0]]
+    assert "2 * x" in found.code
+    (chosen,) = made.records("chosen")
+    assert (chosen["round"], chosen["score"]) == (2, 0.5)
+    shown = rounds_of([*made.records("round"), *made.records("call")])
+    assert [r.passes for r in shown] == [0.0, 1.0, 1.0]
+
+
+async def test_rerun_executes_the_best_workflow_and_not_the_best_programs(desk):
+    bad = WRONG.replace("return x", "return 1")
+    made = desk([WRONG, WRONG, RIGHT, bad, WRONG], [IDEAS[0]], sampling=WARM)
+    found = await solve(DOUBLE, made.ctx, rounds=1, evals=2, final="rerun")
+    assert "return x" in found.code
+    assert made.records("chosen")[0]["round"] == 1
 
 
 async def test_a_broken_workflow_scores_zero_and_its_error_reaches_the_meta_agent(desk):

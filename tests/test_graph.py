@@ -10,7 +10,7 @@ import pytest
 
 from baselines.workflows import TEMPLATE
 from harness.graph import NODES, dot, shown, text, workflow_graph
-from harness.tree import SearchNode, best_of, nodes_of, steps_of, tree_dot, tree_text
+from harness.tree import SearchNode, best_of, best_words, nodes_of, steps_of, tree_dot, tree_text
 
 HEAD = "class Workflow:\n    async def __call__(self, problem, entry_point):\n"
 HOSTILE = '"];x[URL="javascript:alert(1)"];\\N&lt;'
@@ -120,6 +120,19 @@ def test_calls_at_once_and_helpers_of_its_own_are_followed():
         "4 format",
         "return <- 4",
     ]
+
+
+def test_helpers_that_call_helpers_are_followed_four_deep():
+    helpers = [
+        line
+        for at in range(5)
+        for line in (f"async def h{at}(x):", f"    return await h{at + 1}(x)")
+    ]
+    last = ["async def h5(x):", "    return await self.custom(problem, x)"]
+    four = workflow(*helpers[2:], *last, "return await h2(problem)")  # h2, h3, h4, h5
+    five = workflow(*helpers[2:], *last, "return await h1(problem)")
+    assert [n.label for n in workflow_graph(four).nodes] == ["input", "custom", "return"]
+    assert [n.label for n in workflow_graph(five).nodes] == ["input", "return"]
 
 
 def test_a_method_that_calls_itself_is_followed_once():
@@ -362,3 +375,12 @@ def test_nodes_and_steps_noted_again_count_once():
         (1, "first", None), (2, "again", 0.2),
     ]  # fmt: skip
     assert steps_of(records) == [{"number": 1, "loss": 0.25}]
+
+
+def test_nodes_of_single_problems_have_no_best():
+    alone = [SearchNode(n, score=n / 2, about=f"a/{n}") for n in range(3)]
+    assert best_of(alone) is None
+    assert best_words(alone) == "workflows of single problems"
+    assert "*" not in tree_text(alone)
+    assert best_words([]) is None
+    assert best_words([*alone, SearchNode(7, score=0.25)]) == "best 7: 25.0 %"

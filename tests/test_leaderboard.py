@@ -214,7 +214,7 @@ def test_runs_in_two_environments_share_a_ranking_only_where_none_is_needed(tmp_
     assert (rows["own"].custom, rows["own"].left_out, rows["light"].left_out) == (True, 1, None)
     text = app_text(tmp_path, run="own")
     assert "custom data" in text
-    assert "1 problems left out" in text
+    assert "1 problem left out" in text
     assert "environment light" in app_text(tmp_path).replace("\\", "")
 
 
@@ -384,8 +384,8 @@ def test_a_search_is_no_row_and_its_cost_is_in_no_number_of_the_row(tmp_path: Pa
 @pytest.mark.parametrize(
     ("spent", "words"),
     [({"calls": 3, "tokens": 1200, "fresh_cost_usd": 0.0}, "1,200 tokens"),
-     ({"calls": 3, "tokens": 1200, "fresh_cost_usd": None}, "1,200 tokens"),
-     ({"calls": 3, "tokens": None}, "3 calls"), ({}, "unknown")],
+     ({"calls": 3, "tokens": 1200, "fresh_cost_usd": None}, "1,200 tokens, price unknown"),
+     ({"calls": 3, "tokens": None}, "3 calls, price unknown"), ({}, "unknown")],
 )  # fmt: skip
 def test_a_searchs_cost_is_told_in_what_is_known_of_it(
     tmp_path: Path, spent: dict[str, Any], words: str
@@ -394,6 +394,68 @@ def test_a_searchs_cost_is_told_in_what_is_known_of_it(
     search_cost = board_of(tmp_path)["found"].search
     assert search_cost is not None
     assert search_cost.words == words
+
+
+def test_a_row_is_called_by_the_knobs_that_it_was_given(tmp_path: Path) -> None:
+    full = {"a/0": ["passed"], "a/1": ["wrong"]}
+    given = {"rounds": "4", "workflow": "shuffled"}
+    run(tmp_path, "plain", full, method="flowreasoner", config={"knobs": {}})
+    run(tmp_path, "other", full, method="flowreasoner", config={"knobs": given})
+    long = {"match": "humaneval-flowreasoner-qwen2.5-coder-0.5b-instruct-01234567", "n": "8"}
+    run(tmp_path, "draws", full, method="best-of-n", config={"knobs": long})
+    run(tmp_path, "odd", full, method="vanilla", config=["knobs"])
+    search(tmp_path, config={"knobs": {"rounds": 3}})
+    rows = board_of(tmp_path)
+    assert {name: row.named for name, row in rows.items()} == {
+        "plain": "flowreasoner", "other": "flowreasoner workflow=shuffled rounds=4",
+        "draws": f"best-of-n n=8 match={long['match']}", "odd": "vanilla", "found": "aflow",
+    }  # fmt: skip
+    with open_snapshot(tmp_path) as connection:
+        assert searches(connection)[0].named == "aflow rounds=3"
+        assert "| flowreasoner workflow=shuffled rounds=4 |" in table(connection, "markdown")
+        assert f"match={long['match']}" in table(connection, "html")
+        assert ",best-of-n n=8 match=" in table(connection, "csv")
+    page = drawn(tmp_path)
+    names = [name for one in page.dataframe for name in one.value.get("Method", [])]
+    assert "flowreasoner workflow=shuffled rounds=4" in " ".join(names)
+    assert max(map(len, names)) < 60
+    assert "flowreasoner workflow=shuffled rounds=4 on humaneval" in app_text(
+        tmp_path, run="other"
+    ).replace("\\", "")
+
+
+def test_workflows_of_single_problems_have_no_best(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "runs" / "fit-s")
+    head = {"run_id": "fit-s", "stage": "fit", "method": "scoreflow", "benchmark": "humaneval"}
+    (journal.run_dir / "run.json").write_text(json.dumps(head))
+    for number, problem in enumerate(("a/0", "a/1")):
+        journal.write("node", result_key="desk", problem_id="search", sample=0, number=number,
+                      label="w", score=float(number), about=problem)  # fmt: skip
+    journal.write("step", result_key="desk", problem_id="search", sample=0, number=1, pairs=3,
+                  accepted=2)  # fmt: skip
+    journal.close()
+    with open_snapshot(published(tmp_path)) as connection:
+        (found,) = searches(connection)
+        assert (found.best, found.nodes[1].about) == (None, "a/1")
+        (step,) = search_steps(connection, "fit-s")
+    assert list(step) == ["number", "pairs", "accepted"]  # as the method has them
+    page = drawn(tmp_path, run="fit-s")
+    assert "Workflows of single problems" in [one.value for one in page.subheader]
+    assert "Best" not in [one.label for one in page.metric]
+    assert [list(one.value.columns) for one in page.table] == [["number", "pairs", "accepted"]]
+    assert not page.button_group  # one point is no line, and has nothing to choose
+
+
+def test_a_run_without_a_verdict_shows_its_rounds(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "runs" / "cut")
+    (journal.run_dir / "run.json").write_text('{"run_id": "cut", "method": "flow"}')
+    journal.write("round", result_key="k", problem_id="a/0", sample=0, round=1, score=0.5,
+                  about="a/7")  # fmt: skip
+    journal.close()
+    page = drawn(published(tmp_path), run="cut")
+    assert [one.value for one in page.subheader] == ["Rounds"]
+    assert "of other problems" in page.caption[-1].value
+    assert "No sample of this run has been graded" in page.info[-1].value
 
 
 def test_the_page_of_a_search_and_of_an_attempt_stand(tmp_path: Path) -> None:
@@ -441,8 +503,41 @@ def test_the_board_and_show_tell_the_same_rounds(tmp_path: Path) -> None:
     names, cells = round_table(found, rival[1])
     for line in cells:
         assert " ".join(line) in told
-    assert names[-1] == "best-of-n"
-    assert cells[-1][-4:] == ["50.0 %", "+50.0", "2", "100.0 % at 2"]
+    assert names[:4] == ["round", "all hidden", "gap", "best-of-n, equal calls"]
+    assert cells[-1][:4] == ["2", "50.0 %", "+50.0", "100.0 % at 2"]
+
+
+def test_the_board_counts_tokens_and_dollars_as_show_does(tmp_path: Path) -> None:
+    for run_id, method, usd in (("flow", "flow", 0.5), ("draws", "best-of-n", 0.25)):
+        journal = Journal(run(tmp_path, run_id, {"a/0": ["passed"]}, method=method, cost=usd))
+        key = {"result_key": "a/0:0", "problem_id": "a/0", "sample": 0}
+        for number in (1, 2, 3):
+            code = journal.artifact(f"program {number}")
+            journal.write("call", **key, call_no=9, round=number, role="worker", prompt_tokens=1,
+                          completion_tokens=2, cost_usd=0.0, fresh_cost_usd=usd)  # fmt: skip
+            journal.write("round", **key, round=number, score=1.0, scores=[1.0], code_sha=code)
+            journal.write("hidden", **key, round=number, code_sha=code, verdict="passed")
+        journal.close()
+    rows = board_of(tmp_path)
+    with open_snapshot(tmp_path) as connection:
+        found = run_rounds(connection, "flow")
+        rival = best_of_n(connection, rows["flow"])
+    assert rival is not None
+    assert [(one.calls, one.tokens, one.usd) for one in found] == [
+        (2, 103, 1.0), (3, 106, 1.5), (4, 109, 2.0),
+    ]  # fmt: skip
+    names, cells = round_table(found, rival[1])
+    assert names[3:5] == ["best-of-n, equal calls", "best-of-n, equal dollars"]
+    assert [line[3:5] for line in cells] == [
+        ["100.0 % at 2", "100.0 % at $1.00"], ["100.0 % at 3", "100.0 % at $1.00"],
+        ["100.0 % at 4", "100.0 % at $1.00"],
+    ]  # fmt: skip
+    printed = io.StringIO()
+    show_run(tmp_path, "flow", Console(file=printed, width=200))
+    told = [" ".join(line.split()) for line in printed.getvalue().splitlines()]
+    assert all(" ".join(line) in told for line in cells)
+    (switch,) = drawn(tmp_path, run="flow").segmented_control
+    assert (switch.options, switch.value) == (["Calls", "Dollars"], "Calls")
 
 
 def test_an_oracle_row_is_never_ranked_best_or_bold(tmp_path: Path) -> None:
@@ -460,8 +555,8 @@ def test_an_oracle_row_is_never_ranked_best_or_bold(tmp_path: Path) -> None:
     assert any("**50.0**" in line for line in lines)
 
 
-def app_text(results_dir: Path, **query: str) -> str:
-    """All that the page says, drawn without a browser."""
+def drawn(results_dir: Path, **query: str) -> Any:
+    """The page, drawn without a browser."""
     from streamlit.testing.v1 import AppTest
 
     script = (
@@ -473,6 +568,12 @@ def app_text(results_dir: Path, **query: str) -> str:
         app.query_params[name] = value
     app.run()
     assert not app.exception
+    return app
+
+
+def app_text(results_dir: Path, **query: str) -> str:
+    """All that the page says."""
+    app = drawn(results_dir, **query)
     parts = [*app.title, *app.info, *app.warning, *app.error, *app.success, *app.caption, *app.code]
     return "\n".join(str(part.value) for part in parts)
 
@@ -497,7 +598,7 @@ def test_a_page_tells_the_fresh_price_what_was_paid_and_what_is_left(tmp_path: P
 
 def test_a_board_of_simulated_runs_alone_offers_no_table(tmp_path: Path) -> None:
     run(tmp_path, "sim", {"a/0": ["passed"]}, roles={"worker": {"model": "sim/skill=1"}})
-    assert "1 runs, snapshot 1" in app_text(published(tmp_path)).replace("\\", "")
+    assert "1 run, snapshot 1" in app_text(published(tmp_path)).replace("\\", "")
     (row,) = board_of(tmp_path).values()
     assert row.unranked == "simulated"
 
@@ -510,8 +611,10 @@ def test_an_empty_page_says_which_command_makes_the_first_row(tmp_path: Path) ->
 
 def test_an_address_that_names_nothing_is_answered_in_words(tmp_path: Path) -> None:
     run(tmp_path, "flow", {"HumanEval/0": ["passed"]})
+    search(tmp_path)
     published(tmp_path)
     assert "names a run that is not in the results" in app_text(tmp_path, run="nothing")
+    assert "names an attempt that is not in" in app_text(tmp_path, run="fit-a", sample="a/8:77")
     assert "no verdict yet" in app_text(tmp_path, run="flow", sample="HumanEval/7:0")
 
 
@@ -676,7 +779,7 @@ def test_rounds_are_lines_and_a_table_with_best_of_n_beside(address: str, page: 
     row = page.locator(".stTable tr").nth(2)
     row.wait_for()
     cells = row.locator("td").all_inner_texts()
-    assert cells[-5:] == ["100.0 %", "50.0 %", "+50.0", "2", "100.0 % at 2"]
+    assert cells[:4] == ["2", "50.0 %", "+50.0", "100.0 % at 2"]
 
 
 @pytest.mark.browser

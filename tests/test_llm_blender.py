@@ -191,6 +191,23 @@ async def test_a_fused_program_without_the_function_gives_way_to_the_first_in_ra
     assert len(made.asked()) == 4  # PairRM costs no call
 
 
+async def test_a_rejected_fusion_gives_way_to_the_first_in_rank(desk):
+    rejected = RequestRejected("too long")
+    made = sampled(desk, program(1), program(9), program(2), rejected, aids=Logits())
+    solution = await llm_blender.solve(DOUBLE, made.ctx, n=3, ranker="pairrm")
+    assert "+ 9" in solution.code
+    assert made.records("ranking")[0]["answer"] == "first in rank"
+    assert made.records("rejected")[0]["step"] == "fusion"
+
+
+async def test_a_rejected_comparison_is_a_tie(desk):
+    rejected = RequestRejected("too long")
+    made = sampled(desk, program(1), program(2), rejected, "BETTER: A", "no program")
+    assert "+ 2" in (await llm_blender.solve(DOUBLE, made.ctx, n=2)).code
+    assert made.records("ranking")[0]["logits"] == [[0, 0], [1, 0]]
+    assert [note["step"] for note in made.records("rejected")] == ["comparison"]
+
+
 async def test_top_limits_what_is_fused_and_top1_fuses_nothing(desk, tmp_path, grader):
     made = sampled(desk, *map(program, range(5)), program(7), aids=Logits())
     await llm_blender.solve(DOUBLE, made.ctx, ranker="pairrm", top=2)

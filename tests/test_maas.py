@@ -265,6 +265,17 @@ async def test_the_pool_grows_by_layer_and_the_ensembles_choice_replaces_it(make
     assert "v = 2" in final
 
 
+async def test_empty_replies_leave_an_ensemble_nothing_to_choose_from(make):
+    made = make("", "", RIGHT)
+    assert "2 * x" in await run(made, ["Generate"], ["ScEnsemble"], rewrites=1)
+    assert len(made.asked()) == 3  # a program, its rewrite, one anew
+
+
+async def test_an_ensemble_chooses_among_the_programs_that_there_are(make):
+    made = make("", RIGHT)
+    assert "2 * x" in await run(made, ["Generate", "GenerateCoT"], ["ScEnsemble"])
+
+
 async def test_the_latest_solution_is_the_current_one(make):
     first, second, mended = versions(3, {0, 1, 2})
     made = make(first, second, mended)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.rounds import Round, at_calls, rounds_of
+from harness.rounds import Round, price_unit, rounds_of, within
 
 Records = list[dict[str, Any]]
 
@@ -77,6 +77,18 @@ def test_a_mean_of_several_runs_passes_by_its_best_program() -> None:
     assert (rounds_of(records)[0].best, rounds_of(records)[0].passes) == (0.5, 1.0)
 
 
+def test_the_best_program_of_all_runs_is_chosen_the_earliest_on_ties() -> None:
+    records = [
+        *sample("a", (0.5, "wrong", 1), scores=[0.5, 0.5]),
+        *(r | {"round": 2} for r in sample("a", (0.5, "passed", 1), scores=[0.0, 1.0])),
+        *(r | {"round": 3} for r in sample("a", (0.9, "wrong", 1), scores=[0.8, 1.0])),
+    ]
+    found = rounds_of(records)
+    assert [one.best for one in found] == [0.5, 0.5, 0.9]  # of rounds
+    assert [one.passes for one in found] == [0.0, 1.0, 1.0]  # of programs
+    assert [one.hidden for one in found] == [0.0, 1.0, 1.0]
+
+
 def by_definition(records: Records, number: int) -> tuple[Any, ...]:
     """(best, passes, hidden, calls) after a round, from the definitions alone."""
     keys = sorted({r["result_key"] for r in records})
@@ -132,6 +144,43 @@ def test_the_winners_curse_is_the_gap_that_grows_with_the_draws() -> None:
 def test_equal_calls_is_the_last_round_that_takes_no_more() -> None:
     rounds = rounds_of(sample("a", (0.0, "wrong", 2), (0.0, "wrong", 1), (1.0, "passed", 3)))
     assert [one.calls for one in rounds] == [2, 3, 6]
-    found = [at_calls(rounds, calls) for calls in (1, 2, 3, 5.9, 6, 99)]
+    found = [within(rounds, calls) for calls in (1, 2, 3, 5.9, 6, 99)]
     assert [one and one.number for one in found] == [None, 1, 2, 2, 3, 3]
-    assert at_calls(rounds, None) is None
+    assert within(rounds, None) is None
+
+
+def priced(key: str, *usd: float | None) -> Records:
+    """One sample: rounds of one call of 10 tokens, at these prices."""
+    found = sample(key, *[(1.0, "passed", 0)] * len(usd))
+    for number, price in enumerate(usd, 1):
+        found.append({"kind": "call", "result_key": key, "round": number, "prompt_tokens": 7,
+                      "completion_tokens": 3, "fresh_cost_usd": price})  # fmt: skip
+    return found
+
+
+def test_dollars_and_tokens_add_up_and_are_unknown_once_a_part_is() -> None:
+    rounds = rounds_of(priced("a", 1.0, 2.0, None) + priced("b", 3.0))
+    assert [one.usd for one in rounds] == [2.0, 3.0, None]
+    assert [one.tokens for one in rounds] == [10.0, 15.0, 20.0]
+    of_several = {"kind": "call", "result_key": "a", "round": 1, "count": 4, "prompt_tokens": 30,
+                  "completion_tokens": 12, "fresh_cost_usd": 0.5}  # fmt: skip
+    (one,) = rounds_of([*sample("a", (1.0, "passed", 0)), of_several])
+    assert (one.calls, one.tokens, one.usd) == (4, 42, 0.5)
+
+
+def test_equal_is_by_dollars_and_by_tokens_where_all_is_free_or_a_price_unknown() -> None:
+    dear = rounds_of(priced("a", 0.0, 0.5))
+    assert price_unit(dear) == "usd"
+    assert price_unit(rounds_of(priced("a", 0.0, 0.0))) == "tokens"
+    assert price_unit(rounds_of(priced("a", 1.0, None))) == "tokens"
+    assert price_unit(rounds_of(sample("a", (1.0, "passed", 2)))) is None
+    assert price_unit([]) is None
+    rival = rounds_of(priced("b", 0.25, 0.25, 0.25))
+    found = [within(rival, one.usd, "usd") for one in dear]
+    assert [one and one.number for one in found] == [None, 2]
+
+
+def test_rounds_of_another_problem_say_so() -> None:
+    own, other = sample("a", (1.0, "passed", 1)), sample("b", (1.0, "passed", 1), about="a/9")
+    assert [one.about for one in rounds_of(own)] == [False]
+    assert [one.about for one in rounds_of(own + other)] == [True]

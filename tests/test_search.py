@@ -149,11 +149,21 @@ def test_what_is_no_artifact_is_refused_in_one_line(tmp_path, text, says):
         read_artifact(path)
 
 
-def test_an_artifact_that_was_edited_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("content", {"graph": "another"}, "does not match"),
+        ("problems", [], "does not match"),
+        ("simulated", True, "does not match"),
+        ("spent", {}, "does not match"),
+        ("problems", None, "problems is no list"),
+        ("problems", [1], "problems wants ids"),
+        ("spent", None, "spent is no dict"),
+    ],
+)
+def test_an_artifact_that_was_edited_is_refused(tmp_path, name, value, says):
     path = tmp_path / "artifact.json"
     write_artifact(path, ARTIFACT)
-    found = json.loads(path.read_text())
-    found["content"]["graph"] = "another"
-    path.write_text(json.dumps(found))
-    with pytest.raises(StoreError, match="does not match"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(StoreError, match=says):
         read_artifact(path)

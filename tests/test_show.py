@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from harness.errors import StoreError, UsageError
-from harness.journal import Journal
+from harness.journal import Journal, segments
 from harness.show import list_runs, show_run
 from harness.show_sample import call_line
 
@@ -94,8 +94,8 @@ def test_a_run_in_rounds_tells_what_became_of_each_rounds_workflows(tmp_path: Pa
                       score=score, error=error, same_as_template=same)  # fmt: skip
     journal.close()
     lines = [" ".join(line.split()) for line in shown(tmp_path).splitlines()]
-    assert "1 2 100 % 0 % 50.0 % 50.0 %" in lines
-    assert "2 2 50 % 50 % 50.0 % 50.0 %" in lines
+    assert "1 50.0 % 50.0 % 2 100 % 0 %" in lines
+    assert "2 50.0 % 50.0 % 2 50 % 50 %" in lines
 
 
 def test_a_problem_is_told_round_by_round(results: Path) -> None:
@@ -440,16 +440,17 @@ DRAWS = {f"a/{n}": [(0.0, "wrong", 1), (1.0, "passed", 1), (0.0, "wrong", 9)] fo
 def test_feedback_and_hidden_score_stand_round_by_round_beside_best_of_n(tmp_path: Path) -> None:
     in_rounds(tmp_path, "flow", FLOW, method="flow")
     lines = rounds_table(tmp_path, "flow")
-    names = "round samples feedback best so far all feedback all hidden gap calls"
+    names = "round all hidden gap all feedback feedback best so far calls samples"
     assert names in " ".join(lines)
-    assert "1 2 50.0 % 50.0 % 50.0 % 50.0 % 0.0 1" in lines
-    assert "2 2 100.0 % 100.0 % 100.0 % 50.0 % +50.0 4" in lines
+    assert "1 50.0 % 0.0 50.0 % 50.0 % 50.0 % 1 2" in lines
+    assert "2 50.0 % +50.0 100.0 % 100.0 % 100.0 % 4 2" in lines
     assert "best-of-n at equal calls: no such run on these problems with this worker, here" in lines
-    in_rounds(tmp_path, "draws", DRAWS, method="best-of-n")
+    in_rounds(tmp_path, "draws", DRAWS, method="best-of-n", config={"knobs": {"n": 3}})
     lines = rounds_table(tmp_path, "flow")
-    assert "1 2 50.0 % 50.0 % 50.0 % 50.0 % 0.0 1 0.0 % at 1" in lines
-    assert "2 2 100.0 % 100.0 % 100.0 % 50.0 % +50.0 4 100.0 % at 2" in lines
-    assert "best-of-n: all hidden of draws, at no more calls a sample" in lines
+    assert "1 50.0 % 0.0 0.0 % at 1 50.0 % 50.0 % 50.0 % 1 2" in lines
+    assert "2 50.0 % +50.0 100.0 % at 2 100.0 % 100.0 % 100.0 % 4 2" in lines
+    told = "best-of-n: all hidden of best-of-n n=3 (draws), where a sample takes no more than here"
+    assert told in lines
     assert "0.0 % at" not in " ".join(rounds_table(tmp_path, "draws"))
 
 
@@ -467,9 +468,9 @@ def test_best_of_n_is_set_beside_a_run_that_it_may_be_compared_with_only(
     in_rounds(tmp_path, "fewer", {"a/0": DRAWS["a/0"]}, method="best-of-n")
     assert "no such run" in shown(tmp_path, "flow")
     in_rounds(tmp_path, "short", {n: r[:1] for n, r in DRAWS.items()}, method="best-of-n")
-    assert "all hidden of short" in shown(tmp_path, "flow")
+    assert "all hidden of best-of-n (short)" in shown(tmp_path, "flow")
     in_rounds(tmp_path, "long", DRAWS, method="best-of-n")
-    assert "all hidden of long" in shown(tmp_path, "flow")
+    assert "all hidden of best-of-n (long)" in shown(tmp_path, "flow")
 
 
 def test_a_run_without_hidden_verdicts_has_no_column_of_them(tmp_path: Path) -> None:
@@ -558,7 +559,7 @@ def test_a_search_is_told_with_its_tree_its_attempts_its_steps_and_its_cost(tmp_
     text = shown(tmp_path, "fit-a")
     for part in (
         "status     complete, after",
-        "best: 2, 100.0 %",
+        "best 2: 100.0 %",
         "6 attempts at 2 problems, 50.0 % passed all tests",
         "took 9 calls, 4,500 tokens, $2.25",
         "1 50.0 %",
@@ -593,7 +594,7 @@ def test_a_row_names_the_search_behind_it_and_what_it_took(tmp_path: Path) -> No
     searched(tmp_path)
     text = shown(tmp_path, "row")
     assert "search     fit-a, on 2 problems: took 9 calls, 4,500 tokens, $2.25, 1 min 1 s" in text
-    assert "took 1 calls" in text  # of the row itself: the search is not in it
+    assert "took 1 call, " in text  # of the row itself: the search is not in it
     assert "1 custom_code_generate (model=big)" in shown(tmp_path, "row", workflow=True)
     (tmp_path / "runs" / "fit-a").rename(tmp_path / "runs" / "fit-b")
     with pytest.raises(UsageError, match=r"row: its search, fit-a, is not under .*runs"):
@@ -645,3 +646,88 @@ def test_further_final_runs_stand_beside_the_verdict(tmp_path: Path) -> None:
     )
     assert "over all final runs: pass@1 50.0 %" in shown(tmp_path, "parts")
     assert "verdict: passed (run again: wrong, passed)" in shown(tmp_path, "parts", problem="0")
+
+
+def test_an_interrupted_search_tells_how_long_it_worked_and_how_to_go_on(tmp_path: Path) -> None:
+    run_dir = tmp_path / "runs" / "fit-a"
+    run_dir.mkdir(parents=True)
+    (run_dir / "run.json").write_text('{"run_id": "fit-a", "stage": "fit"}')
+    records: list[dict[str, Any]] = [
+        {"kind": "session", "event": "start", "at": 100.0},
+        {"kind": "step", "at": 107.0, "result_key": "d", "problem_id": "s", "sample": 0},
+        {"kind": "session", "event": "start", "at": 500.0},  # the one before was killed
+        {"kind": "step", "at": 505.0, "result_key": "d", "problem_id": "s", "sample": 0},
+    ]
+    write_segment(run_dir, records)
+    text = shown(tmp_path, "fit-a")
+    assert "status     interrupted, after 12.0 s" in text
+    assert f"go on      python -m harness resume fit-a --out {tmp_path}\n" in text
+    write_segment(run_dir, [{"kind": "session", "event": "start", "at": 600.0},
+                            {"kind": "session", "event": "end", "status": "complete",
+                             "at": 601.0}])  # fmt: skip
+    text = shown(tmp_path, "fit-a")
+    assert "status     complete, after 13.0 s" in text
+    assert "go on" not in text
+
+
+def write_segment(run_dir: Path, records: list[dict[str, Any]]) -> None:
+    """A process's part of a journal, with times of one's own."""
+    journal = Journal(run_dir)
+    journal.close()
+    last = segments(run_dir)[-1]
+    last.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def test_an_attempt_of_a_search_is_not_told_to_lack_a_verdict(tmp_path: Path) -> None:
+    searched(tmp_path)
+    assert "no verdict yet" not in shown(tmp_path, "fit-a", problem="9")
+
+
+def test_a_search_of_workflows_for_single_problems_claims_no_best(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "runs" / "fit-s")
+    (journal.run_dir / "run.json").write_text('{"run_id": "fit-s", "stage": "fit"}')
+    for number, problem in enumerate(("a/0", "a/1")):
+        journal.write("node", result_key="desk", problem_id="search", sample=0, number=number,
+                      label="w", score=float(number), about=problem,
+                      workflow_sha=journal.artifact(GRAPH))  # fmt: skip
+    journal.close()
+    for text in (shown(tmp_path, "fit-s"), listed(tmp_path)):
+        assert "workflows of single problems" in text
+        assert "best 1" not in text
+    assert "--full draws each" in shown(tmp_path, "fit-s", workflow=True)
+    drawn = shown(tmp_path, "fit-s", workflow=True, full=True)
+    assert drawn.count("1 custom_code_generate (model=big)") == 2
+
+
+def test_a_list_of_runs_tells_knobs_and_what_a_search_took(tmp_path: Path) -> None:
+    searched(tmp_path)
+    path = tmp_path / "runs" / "row" / "run.json"
+    head = json.loads(path.read_text()) | {"config": {"knobs": {"rounds": "3"}}}
+    path.write_text(json.dumps(head))
+    search, row = sorted(listed(tmp_path).splitlines())
+    assert search.endswith("took 9 calls, 4,500 tokens, $2.25")
+    assert row.startswith("row  aflow rounds=3  ")
+    assert row.endswith("search before it: $2.25")
+    head["artifact"]["spent"] = {"calls": 9, "tokens": None, "fresh_cost_usd": None}
+    path.write_text(json.dumps(head))
+    assert listed(tmp_path).splitlines()[-1].endswith("search before it: 9 calls, price unknown")
+
+
+def test_rounds_of_other_problems_are_said_to_be_so(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "runs" / "shuffled")
+    (journal.run_dir / "run.json").write_text('{"run_id": "shuffled"}')
+    journal.write("round", result_key="a", problem_id="a/0", sample=0, round=1, score=1.0)
+    journal.close()
+    assert "of other problems" not in shown(tmp_path, "shuffled")
+    journal = Journal(tmp_path / "runs" / "shuffled")
+    journal.write("round", result_key="a", problem_id="a/0", sample=0, round=1, score=1.0,
+                  about="a/3")  # fmt: skip
+    journal.close()
+    assert "these rounds are of other problems" in shown(tmp_path, "shuffled")
+
+
+def test_one_of_a_thing_is_no_several(tmp_path: Path) -> None:
+    in_rounds(tmp_path, "row", {"a/1": [(1.0, "passed", 1)]}, method="flow")
+    text = shown(tmp_path, "row")
+    assert "1 problem, 1 sample" in text
+    assert "took 1 call, " in text

@@ -21,6 +21,8 @@ from harness.store import (
     Store,
     current_snapshot,
     delete_run,
+    named,
+    named_in,
     open_snapshot,
     plain,
     read_artifact,
@@ -691,7 +693,7 @@ def test_a_search_is_kept_with_its_attempts_nodes_and_steps(tmp_path: Path) -> N
         (2, 1, "b", 0.5, None, 0.75)
     ]
     assert rows(store, "SELECT kind, fields FROM notes") == [
-        ("step", '{"loss":0.5,"number":1,"round":2}')
+        ("step", '{"round":2,"number":1,"loss":0.5}')
     ]
     assert rows(store, "SELECT operator, output_format, about FROM calls") == [
         ("custom", "json", "a/7")
@@ -749,3 +751,26 @@ def test_hidden_verdicts_are_of_the_last_grading_and_hide_no_round() -> None:
     assert [r["verdict"] for r in found.hidden] == ["wrong"]
     assert (len(found.of_round(1).rounds), found.earlier) == (1, 0)
     assert found.of_round(2).hidden == []
+
+
+def test_a_row_is_called_by_the_knobs_that_were_given_to_it() -> None:
+    assert named("vanilla") == named("vanilla", {}, {"x": 1}) == named("vanilla", None) == "vanilla"
+    given = {"rounds": "4", "alpha": 0.5, "workflow": "shuffled", "early_stop": True}
+    assert named("flowreasoner", given) == (
+        "flowreasoner workflow=shuffled alpha=0.5 early_stop=true rounds=4"
+    )
+    settled = {"ranker": "judge", "candidates": 3}
+    assert named("llm-blender", {}, settled) == "llm-blender ranker=judge"
+    assert named("llm-blender", {"ranker": "auto"}, settled) == "llm-blender ranker=judge"
+    assert named_in({"method": "aflow", "config": {"knobs": {"rounds": 3}}}) == "aflow rounds=3"
+    assert named_in({"config": None}) == "unknown"
+
+
+def test_a_node_for_one_problem_says_which(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "runs" / "fit-s")
+    (journal.run_dir / "run.json").write_text('{"run_id": "fit-s", "stage": "fit"}')
+    journal.write("node", result_key="d", problem_id="search", sample=0, number=1, about="a/3")
+    journal.close()
+    store = Store(tmp_path)
+    store.ingest()
+    assert rows(store, "SELECT number, about FROM nodes") == [(1, "a/3")]

@@ -529,3 +529,71 @@ def test_a_long_name_keeps_its_ends():
     assert suite._fitted("claude-3-5-sonnet-20241022", 18) == "claude-3..20241022"
     assert suite._fitted("o1-mini", 7) == "o1-mini"
     assert grid.short("local/a/b.gguf") == "b"
+
+
+def test_problems_that_one_row_leaves_out_stay_in_the_others(file, tmp_path):
+    pytest.importorskip("xllamacpp")
+    (tmp_path / "meta.gguf").write_bytes(b"GGUF")
+    told = {"format": 1, "knobs": {}, "problems": ["HumanEval/0", "HumanEval/2"]}
+    (tmp_path / "meta.flowreasoner.json").write_text(json.dumps(told))
+    text = f"""
+[defaults]
+worker = "sim/skill=0.5"
+benchmark = "humaneval"
+limit = 4
+[[row]]
+method = "flowreasoner"
+meta = "local/{tmp_path}/meta.gguf"
+[[row]]
+method = "aflow"
+knobs = {{ search_problems = 1 }}
+[[row]]
+method = "vanilla"
+"""
+    found = suite.survey(suite.load(file(text), out=tmp_path / "out"), forecasts=True)
+    assert [row.left for row in found.rows] == [2, 4, 4]
+    assert found.rows[1].search is not None
+    assert found.rows[1].ahead()["calls"][1] > found.rows[1].forecast.calls["worker"][1]
+
+
+async def test_a_cell_that_fails_while_it_runs_ends_alone(file, tmp_path):
+    text = """
+[defaults]
+worker = "sim/skill=0.5"
+benchmark = "humaneval"
+limit = 2
+[[row]]
+method = "flowreasoner"
+meta = "sim/broken=1,skill=0,seed=3"
+knobs = { workflow = "single", init_template = false, rounds = 1, search_problems = 1 }
+[[row]]
+method = "vanilla"
+"""
+    told = suite.load(file(text), out=tmp_path / "out")
+    found = await suite.run_suite(told, cache_dir=tmp_path / "cache")
+    assert [row.status for row in found.rows] == ["failed", "complete"]
+    assert "the meta-agent wrote no workflow" in found.rows[0].reason
+    assert found.exit_code == 1
+
+
+async def test_a_cell_whose_search_another_process_makes_is_come_back_to(file, tmp_path):
+    text = """
+[[row]]
+method = "aflow"
+worker = "sim/skill=0.5"
+benchmark = "humaneval"
+limit = 2
+knobs = { search_problems = 1, max_rounds = 1, evals = 1 }
+"""
+    told = suite.load(file(text), out=tmp_path / "out")
+    (row,) = suite.survey(told, cache_dir=tmp_path / "cache").rows
+    held = Journal(suite.api.fit_folder(row.plan))
+    said = []
+    task = asyncio.create_task(
+        suite.run_suite(told, cache_dir=tmp_path / "cache", warn=said.append)
+    )
+    while not any("another process is at it" in line for line in said):
+        await asyncio.sleep(0.05)
+    held.close()
+    found = await task
+    assert [row.status for row in found.rows] == ["complete"]

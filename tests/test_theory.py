@@ -261,7 +261,8 @@ def search(worker, tested, *, rounds, evals, final="keep", sample=4, alpha=0.2, 
         history.append(tried(worker.rng.choice(left or list(WORKFLOWS))))
         parent.children.append(history[-1].kind)
     best = max(history, key=lambda one: one.mean)
-    right = any(best.scores) if final == "keep" else execute(best.kind, worker, tested)
+    kept = any(right for one in history for right in one.scores)
+    right = kept if final == "keep" else execute(best.kind, worker, tested)
     return right, best.mean
 
 

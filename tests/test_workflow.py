@@ -1,6 +1,7 @@
 """Model-written workflows: what is accepted, what comes back as data, what they cannot reach."""
 
 import asyncio
+import json
 import os
 
 import pytest
@@ -321,7 +322,15 @@ async def test_a_result_is_used_as_text_whatever_the_text_says(desk, reply, use,
 
 @pytest.mark.parametrize(
     "frame",
-    ['b"Q", b"xyz"', 'b"Q", b"{}"', 'b"Q", b"[" * 100000', 'b"Z", b"{}"', 'b"F", b"[]"'],
+    [
+        'b"Q", b"xyz"',
+        'b"Q", b"{}"',
+        'b"Q", b"[" * 100000',
+        'b"Q", b\'{"id": 1e999, "operator": "custom",'
+        ' "arguments": {"positional": [], "keywords": {}}}\'',
+        'b"Z", b"{}"',
+        'b"F", b"[]"',
+    ],
 )
 async def test_a_forged_frame_is_the_workflows_error_and_no_crash(desk, frame):
     code = (
@@ -332,6 +341,73 @@ async def test_a_forged_frame_is_the_workflows_error_and_no_crash(desk, frame):
     )
     found = await run(desk(), code)
     assert found.error_class == "run:BadFrame"
+
+
+@pytest.mark.parametrize("stage", ["limit", "load", "x" * 1000, None])
+async def test_what_a_workflow_tells_of_its_error_is_one_short_line(desk, stage):
+    told = {"stage": stage, "class": "E" * 1000, "message": "a\r\u2028b\n" * 9999, "line": 10**999}
+    code = HEAD + (
+        "        import sys, struct, os\n"
+        f"        body = {json.dumps(told).encode()!r}\n"
+        "        os.write(int(sys.argv[1]), struct.pack('>IB', len(body), ord('E')) + body)\n"
+        "        await asyncio.sleep(30)\n"
+    )
+    found = await run(desk(), code)
+    kept = "load" if stage == "load" else "run"
+    assert found.error_class == f"{kept}:{'E' * 80}"
+    assert found.error == f"{kept}: {'E' * 80}: {'a b ' * 125}"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "return await self.test(problem=problem, solution='x = 1\\n' * 400_000)",
+        "return await self.sc_ensemble([chr(233) * 10_000_000], problem)",
+        "return 'x' * (2 << 20)",
+    ],
+)
+async def test_a_message_that_nobody_could_read_in_time_ends_the_workflow(desk, call):
+    made = desk()
+    found = await run(made, HEAD + f"        {call}")
+    assert (found.error_class, found.calls) == ("limit:TooLong", 0)
+    assert made.records("feedback") == []
+
+
+async def test_a_result_that_fits_into_no_frame_is_the_workflows_limit(desk):
+    async def big(ctx, **rest):
+        return {"response": chr(233) * (11 << 20)}  # six bytes each
+
+    made = desk()
+    code = HEAD + "        return await self.big()"
+    found = await made.ctx.run_workflow(code, "", operators={"big": big})
+    assert found.error_class == "limit:TooLong"
+    assert found.error == "limit: TooLong: big: its result is too long"
+
+
+async def test_a_result_that_nests_too_deeply_is_an_exception_inside_the_workflow(desk):
+    async def deep(ctx, **rest):
+        nested = []
+        for _ in range(5000):
+            nested = [nested]
+        return {"response": "x", "nested": nested}
+
+    code = HEAD + "        return await self.deep()"
+    found = await desk().ctx.run_workflow(code, "", operators={"deep": deep})
+    assert found.error_class == "run:RecursionError"
+
+
+async def test_the_names_of_what_a_workflow_calls_are_cut(desk):
+    code = HEAD + (
+        "        import sys, struct, os, json\n"
+        "        call = {'positional': [], 'keywords': {}}\n"
+        "        body = json.dumps({'id': 0, 'operator': 'o' * 9000, 'arguments': call}).encode()\n"
+        "        os.write(int(sys.argv[1]), struct.pack('>IB', len(body), ord('Q')) + body)\n"
+        "        await asyncio.sleep(30)\n"
+    )
+    made = desk()
+    made.ctx.workflow_limits = WorkflowLimits(own_s=1.0)
+    found = await run(made, code)
+    assert found.operators == ("o" * 80,)
 
 
 @pytest.mark.parametrize(

@@ -371,7 +371,7 @@ def main():
     except Failed as failed:
         error = failed.error
         try:
-            message = error.msg if isinstance(error, SyntaxError) else str(error)[:500]
+            message = str(error.msg if isinstance(error, SyntaxError) else error)[:500]
         except Exception:  # noqa: BLE001 - a hostile __str__
             message = "<no message>"
         fact = {"stage": failed.stage, "class": type(error).__name__, "message": message}
