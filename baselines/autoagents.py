@@ -240,10 +240,19 @@ def parse_suggestions(reply: str) -> str:
 
 
 def parse_turn(reply: str) -> tuple[str, bool]:
-    """(what a role says, whether it is done with the step); without a status line it goes on."""
-    text = strip_reasoning(reply)
-    status = _STATUS.findall(text)
-    return _STATUS.sub("", text).strip(), bool(status) and status[-1].lower() == "final"
+    """(what a role says, whether it is done with the step); without a status line it goes on.
+
+    A line that names both is an echo of the request, and no status.
+    """
+    said: list[str] = []
+    done = False
+    for line in strip_reasoning(reply).splitlines():
+        found = list(_STATUS.finditer(line))
+        said.append(line[: found[0].start()].rstrip() if found else line)
+        words = {one.group(1).lower() for one in found}
+        if len(words) == 1:
+            done = words == {"final"}
+    return "\n".join(said).strip(), done
 
 
 async def _try(ctx: Context, code: str) -> list[str]:

@@ -279,13 +279,20 @@ def test_an_observer_is_content_when_a_line_of_its_own_says_so(reply, suggestion
     ("reply", "words", "final"),
     [
         ("Mind zero.\nSTATUS: final", "Mind zero.", True),
-        ("STATUS: final\nNo, wait.\nstatus: **continue**", "No, wait.\n**", False),
+        ("STATUS: final\nNo, wait.\nstatus: **continue**", "No, wait.", False),
+        ("Mind zero. STATUS: final.", "Mind zero.", True),
         ("<think>STATUS: final</think>Mind zero.", "Mind zero.", False),
         ("STATUS: finally", "STATUS: finally", False),
     ],
 )
 def test_a_role_is_done_when_its_last_status_says_final(reply, words, final):
     assert parse_turn(reply) == (words, final)
+
+
+def test_an_echo_of_the_request_is_no_status_and_leaves_no_words():
+    echo = "the program\nSTATUS: final when the step is done, or STATUS: continue."
+    assert parse_turn(echo) == ("the program", False)
+    assert parse_turn(f"{DONE}\n{echo}") == ("the program", True)
 
 
 def test_the_fixed_team_is_a_plan_that_holds():
