@@ -97,7 +97,9 @@ async def _candidates(problem: Problem, ctx: Context, n: int) -> list[str]:
     different: dict[str, str] = {}
     for program in filter(None, programs):
         different.setdefault(_normal(program), program)
-    return list(different.values())
+    # one that lacks the function cannot be the answer, whatever a ranker thinks of it
+    able = [one for one in different.values() if defines(one, problem.entry_point)]
+    return able or list(different.values())
 
 
 def _normal(program: str) -> str:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from baselines.operators import solve_prompt
 from harness.errors import ModelUnavailable, RequestRejected
-from harness.extract import code_block
+from harness.extract import code_block, defines
 from harness.types import (
     Completion,
     Context,
@@ -92,7 +92,9 @@ async def solve(
             if not alive or not isinstance(reply, RequestRejected | ModelUnavailable):
                 raise reply
     finals = [code_block(histories[i][-1]["content"], problem.entry_point) for i in alive]
-    programs = [code for code in finals if code]
+    # one that lacks the function cannot be the answer, whatever a judge thinks of it
+    able = [code for code in finals if defines(code, problem.entry_point)]
+    programs = able or [code for code in finals if code]
     if not programs:
         return Solution("")
     if aggregate == "last" or len(programs) == 1:
@@ -113,7 +115,8 @@ async def solve(
     except RequestRejected as error:  # several programs may be too long for its context
         ctx.note("rejected", step="judge", error=str(error))
         return Solution(first)
-    return Solution(code_block(decision.text, problem.entry_point) or programs[0])
+    code = code_block(decision.text, problem.entry_point)
+    return Solution(code if defines(code, problem.entry_point) else first)
 
 
 def groups(behaviours: Sequence[Feedback]) -> list[list[int]]:

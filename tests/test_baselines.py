@@ -125,6 +125,22 @@ async def test_a_judge_that_answers_nonsense_leaves_a_debaters_program(desk):
     assert "2 * x" in (await llm_debate.solve(DOUBLE, made.ctx)).code
 
 
+METHOD_OF_A_CLASS = (
+    "```python\nclass Solution:\n    def double(self, x):\n        return 2 * x\n```"
+)
+
+
+async def test_a_program_without_the_function_is_no_candidate(desk):
+    made = desk(RIGHT, METHOD_OF_A_CLASS, RIGHT, *[METHOD_OF_A_CLASS] * 2, RIGHT)
+    assert "class" not in (await llm_debate.solve(DOUBLE, made.ctx)).code
+    assert len(made.asked()) == 6  # one of the three is left, and there is nothing to judge
+
+
+async def test_a_judge_that_writes_no_such_function_leaves_a_debaters_program(desk):
+    judged = desk(*[RIGHT] * 6, METHOD_OF_A_CLASS)
+    assert "class" not in (await llm_debate.solve(DOUBLE, judged.ctx)).code
+
+
 @pytest.mark.parametrize("seed", range(5))  # whatever the order that the judge was to see
 async def test_a_rejected_judge_leaves_the_lowest_agents_program(desk, seed):
     finals = [RIGHT.replace("2 * x", f"2 * x + {i} * 0") for i in range(3)]
