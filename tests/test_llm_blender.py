@@ -72,7 +72,7 @@ def test_aggregations_agree_with_brute_force():
 
 async def test_a_sample_without_the_function_is_no_candidate(desk):
     of_a_class = "```python\nclass Solution:\n    def double(self, x):\n        return 2 * x\n```"
-    made = desk(of_a_class, program(0), of_a_class)
+    made = desk(of_a_class, program(0), of_a_class, sampling={"worker": Sampling(0.7)})
     solution = await llm_blender.solve(DOUBLE, made.ctx, n=3, ranker="judge")
     assert solution.code == "def double(x):\n    return 2 * x + 0"
     assert len(made.asked()) == 3  # one is left: nothing to rank or to fuse
