@@ -13,6 +13,7 @@ import jsonschema
 import psutil
 import pytest
 
+import baselines
 from harness.journal import read_run
 from tests.fault_server import start
 
@@ -576,3 +577,65 @@ def test_all_commands_share_one_cache_folder(tmp_path):
     folder = tmp_path / "cache" / "flowreasoner-harness"
     kept = {path.name for path in folder.iterdir() if "-wal" not in path.name}
     assert kept - {"verdicts.sqlite-shm"} == {"verdicts.sqlite", "checks"}
+
+
+FLOW = """\
+class Workflow:
+    async def __call__(self, problem, entry_point):
+        draft = await self.custom_code_generate(
+            problem=problem, entry_point=entry_point, instruction=prompt_custom.PLAIN
+        )
+        return draft["response"], self.llm.cost_manager.total_cost
+"""
+
+
+def test_a_workflow_file_is_run_on_one_problem_and_leaves_no_run(tmp_path):
+    flow, prompts = tmp_path / "flow.py", tmp_path / "prompts.py"
+    flow.write_text(FLOW)
+    prompts.write_text('PLAIN = "Be plain."\n')
+    told = ["--prompts", str(prompts), "--worker", "sim/skill=1", "--problem", "0"]
+    told += ["--cache-dir", str(tmp_path / "cache")]
+    before = set((ROOT / "results").rglob("*"))
+    done = harness("run-workflow", str(flow), *told, "--json")
+    found = json.loads(done.stdout)
+    jsonschema.validate(found, json.loads((ROOT / "docs/schemas/run_workflow.json").read_text()))
+    assert (found["verdict"], found["calls"], found["error"]) == ("passed", 1, None)
+    assert found["operators"] == ["custom_code_generate"]
+    assert set((ROOT / "results").rglob("*")) == before
+    words = harness("run-workflow", str(flow), *told).stdout
+    assert "HumanEval/0: passed" in words
+    prompts.write_text("")
+    broken = harness("run-workflow", str(flow), *told, "--json")
+    assert broken.returncode == 1
+    assert "PLAIN" in json.loads(broken.stdout)["error"]
+    absent = harness("run-workflow", str(tmp_path / "no.py"), *told, "--json")
+    assert (absent.returncode, absent.stderr.count("\n")) == (2, 1)
+    assert json.loads(absent.stdout)["exit_code"] == 2
+
+
+def test_a_search_is_begun_by_fit_goes_on_by_resume_and_is_drawn(tmp_path):
+    told = ["--out", str(tmp_path), "--cache-dir", str(tmp_path / "cache")]
+    search = ["--method", "aflow", "-A", "max_rounds=2", "-A", "evals=1", "--limit", "3"]
+    search += ["--worker", "sim/skill=0.5", *told]
+    planned = json.loads(harness("fit", *search, "--dry-run", "--json").stdout)
+    assert planned["search"]["done"] is False
+    assert harness("fit", *search, "--budget-tokens", "50").returncode == 3
+    done = harness("resume", "latest", *told, "--budget-tokens", "1000000", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    jsonschema.validate(found, json.loads((ROOT / "docs/schemas/fit.json").read_text()))
+    shown = harness("show", found["run"], "--out", str(tmp_path)).stdout
+    assert "one call of the code generator" in shown
+    assert "command    python -m harness fit --method aflow" in shown
+    assert harness("fit", *search, "--limit", "0").returncode == 2
+    nothing = harness("fit", "--method", "vanilla", "--worker", "sim/skill=0.5", *told)
+    assert nothing.returncode == 2
+    assert "vanilla has nothing to search or train first" in nothing.stderr
+
+
+def test_list_methods_verbose_tells_every_knob_of_every_method():
+    page = harness("list", "methods", "--verbose").stdout
+    for name in baselines.REGISTRY:
+        for knob in baselines.known_knobs(baselines.load(name)):
+            assert f"-A {knob}=" in page.partition(f"\n{name} ")[2] or name == "vanilla"
+    assert "sources: 4 (paper); 3 (AFlow's version for code)" in page
