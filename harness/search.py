@@ -68,13 +68,18 @@ class Artifact:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 over what `solve` reads, whose it is, on what it was found and at what cost."""
-        found = (self.method, self.content, self.benchmark_digest, self.list_digest)
-        return digest(canonical([*found, list(self.problems), self.spent, self.simulated]))
+        """SHA-256 over what `solve` reads, and whose it is: equal ones make equal rows."""
+        return digest(canonical([self.method, self.content]))
+
+    @property
+    def seal(self) -> str:
+        """SHA-256 over all of it, so that an edited file is not taken for what was found."""
+        return digest(canonical({**asdict(self), "file": None}))
 
     def as_dict(self) -> dict[str, Any]:
         found = {name: value for name, value in asdict(self).items() if name != "file"}
-        return {**found, "problems": list(self.problems), "digest": self.digest}
+        found["problems"] = list(self.problems)
+        return {**found, "digest": self.digest, "seal": self.seal}
 
     def described(self) -> dict[str, Any]:
         """What a row's run.json says of it."""
@@ -109,11 +114,11 @@ def read_artifact(path: Path) -> Artifact:
             raise StoreError(f"{path}: {name} is no {kind.__name__}; fit again")
     if not all(isinstance(problem, str) for problem in found["problems"]):
         raise StoreError(f"{path}: problems wants ids; fit again")
-    told = found.pop("digest", None)
+    told = found.pop("seal", None)
     known = {name: value for name, value in found.items() if name in names}
     artifact = Artifact(**{**known, "problems": tuple(found["problems"])}, file=str(path))
-    if told != artifact.digest:
-        raise StoreError(f"{path}: its content does not match its digest; fit again")
+    if told != artifact.seal:
+        raise StoreError(f"{path}: it does not match its seal, so it was edited; fit again")
     return artifact
 
 

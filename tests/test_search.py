@@ -152,10 +152,10 @@ def test_what_is_no_artifact_is_refused_in_one_line(tmp_path, text, says):
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("content", {"graph": "another"}, "does not match"),
-        ("problems", [], "does not match"),
-        ("simulated", True, "does not match"),
-        ("spent", {}, "does not match"),
+        ("content", {"graph": "another"}, "does not match its seal"),
+        ("problems", [], "does not match its seal"),
+        ("simulated", True, "does not match its seal"),
+        ("spent", {}, "does not match its seal"),
         ("problems", None, "problems is no list"),
         ("problems", [1], "problems wants ids"),
         ("spent", None, "spent is no dict"),
