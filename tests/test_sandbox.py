@@ -570,3 +570,18 @@ async def test_without_bubblewrap_the_next_tier_still_keeps_writes_and_the_netwo
     assert found["environment"]
     assert found["outside writes"]
     assert lower.isolates
+
+
+async def test_a_probe_that_is_silent_is_started_anew_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    start = Sandbox.start
+
+    def counted(self: Sandbox, guest: str, *arguments: object, **options: object) -> object:
+        started.append(guest)
+        return start(self, guest, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Sandbox, "start", counted)
+    monkeypatch.setattr("harness.sandbox.PROBE_S", 0.0)  # as if no answer came in time
+    with pytest.raises(SandboxError, match="the probe did not answer in 0 s, twice"):
+        await Sandbox("rlimits")._asked({}, Limits())
+    assert started == ["probe", "probe"]
