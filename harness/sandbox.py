@@ -186,7 +186,11 @@ class Guest:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.process.pid, signal.SIGKILL)
             return
-        for process in self.tree():
+        tree = self.tree()
+        if self.process.returncode is None:  # all of its session at once, also what it starts now
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        for process in tree:  # and what left the session
             with contextlib.suppress(psutil.Error):
                 process.kill()
 
@@ -204,6 +208,8 @@ class Guest:
                 while self.process.returncode is None:
                     self.kill()
                     await asyncio.sleep(0.01)
+                # who got away may hold the channel: nobody waits for what it would say
+                self.writer.transport.abort()
                 return
 
     async def keep_stderr(self) -> None:
@@ -268,7 +274,8 @@ class Sandbox:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
             secret = os.urandom(16).hex()
-            mark = f"30.{int(secret[:12], 16)}"  # seconds, and a name that nothing else has
+            # seconds to live, longer than two silent probes, and a name that nothing else has
+            mark = f"{10 * PROBE_S:.0f}.{int(secret[:12], 16)}"
             # a child that holds the secret in its environment, as we hold keys in ours
             holder = await asyncio.create_subprocess_exec(
                 "/bin/sleep", mark, env={"CANARY": secret}
@@ -306,7 +313,8 @@ class Sandbox:
             finally:
                 attempts.cancel()
                 stopped.cancel()
-                holder.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    holder.kill()
                 await asyncio.gather(attempts, stopped, holder.wait(), return_exceptions=True)
             theirs.close()
             ours.settimeout(2)

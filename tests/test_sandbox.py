@@ -27,7 +27,7 @@ from harness import sandbox as harness_sandbox
 from harness.errors import SandboxError, UsageError
 from harness.guest import wire
 from harness.models.scripted import ScriptedModel
-from harness.sandbox import GUEST_DIR, TIERS, Limits, Sandbox, facts
+from harness.sandbox import GUEST_DIR, TIERS, Guest, GuestGone, Limits, Sandbox, facts
 
 sys.path.insert(0, str(GUEST_DIR))
 import link
@@ -585,3 +585,48 @@ async def test_a_probe_that_is_silent_is_started_anew_once(monkeypatch: pytest.M
     with pytest.raises(SandboxError, match="the probe did not answer in 0 s, twice"):
         await Sandbox("rlimits")._asked({}, Limits())
     assert started == ["probe", "probe"]
+
+
+@pytest.mark.parametrize("tier", TIERS)
+async def test_a_probe_answers_at_once_beside_many_open_files(
+    tier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # what a crowd inherits then has a high number; whoever of it outlives the probe kept it silent
+    await available(tier)
+    asked: list[str] = []
+    start = Sandbox.start
+
+    def counted(self: Sandbox, guest: str, *arguments: object, **options: object) -> object:
+        asked.append(guest)
+        return start(self, guest, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Sandbox, "start", counted)
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(100)]
+    try:
+        await Sandbox(tier).probe()
+    finally:
+        for each in held:
+            os.close(each)
+    assert asked == ["probe", "probe"]  # what it may not do, and how many it may be
+
+
+async def available(tier: str) -> None:
+    try:
+        await Sandbox.detect((tier,))
+    except SandboxError as refused:
+        pytest.skip(f"no {tier} here: {refused}")
+
+
+async def test_who_got_away_from_a_killed_guest_keeps_nobody_waiting() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await asyncio.create_subprocess_exec("/bin/sleep", "60", start_new_session=True)
+        reader, writer = await asyncio.open_connection(sock=ours)
+        # `theirs` is held by us, as by a process that left the guest's tree
+        guest = Guest(process, reader, writer, Limits(processes=0), own_pids=False)
+        watch = asyncio.create_task(guest.watch())
+        with pytest.raises(GuestGone) as gone:
+            await asyncio.wait_for(guest.receive(), 20)
+        await watch
+        writer.close()
+    assert gone.value.reason == "processes"

@@ -110,23 +110,25 @@ def status():
 def daemon(link):
     """Leave a process behind that no longer belongs to this one; it holds `link` open."""
     try:
-        if os.fork() == 0:
+        child = os.fork()
+        if child == 0:
             os.setsid()
             if os.fork() == 0:
                 os.closerange(0, link)
                 time.sleep(60)
             os._exit(0)
+        os.waitpid(child, 0)  # the daemon is there before anybody is told
     except OSError:
         return  # told by the link all the same
 
 
-def crowd(wanted):
-    """How many processes can be alive at once, up to `wanted`."""
+def crowd(wanted, channel):
+    """How many processes can be alive at once, up to `wanted`; none of them holds the channel."""
     made = 0
     try:
         while made < wanted:
             if os.fork() == 0:
-                os.closerange(3, 64)
+                channel.close()  # whatever its number
                 time.sleep(60)
                 os._exit(0)
             made += 1
@@ -144,7 +146,7 @@ def main():
     bpf = limits.get("bpf")
     confine.prepare(bytes.fromhex(bpf) if bpf else None, limits)()
     if "crowd" in canary:
-        channel.send(wire.DONE, json.dumps(crowd(canary["crowd"])).encode())
+        channel.send(wire.DONE, json.dumps(crowd(canary["crowd"], channel)).encode())
         return
     others = outsiders(canary["mark"], canary["pid"]) if "mark" in canary else [canary["pid"]]
     found = {
