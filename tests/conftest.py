@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from harness.grade import Grader
 from harness.sandbox import Sandbox
-from tests.support import Desk
+from tests.support import Desk, close_journals
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -56,6 +56,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setattr("harness.plan.user_cache_path", lambda _: folder)
         yield
+
+
+@pytest.fixture(autouse=True)
+def closed_journals() -> Iterator[None]:
+    """No descriptor of a desk outlives its test."""
+    yield
+    close_journals()
 
 
 @pytest_asyncio.fixture

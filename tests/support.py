@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,16 @@ RIGHT = "```python\ndef double(x):\n    return 2 * x\n```"
 WRONG = "```python\ndef double(x):\n    return x\n```"
 
 
+_made: list[Journal] = []
+
+
+def close_journals() -> None:
+    """Close what the test's desks left open: a suite would otherwise run out of descriptors."""
+    while _made:
+        with contextlib.suppress(OSError):  # a test may have closed its own
+            _made.pop().close()
+
+
 class Desk:
     """A context, its models and its journal, for one sample of one problem."""
 
@@ -50,6 +61,7 @@ class Desk:
     ) -> None:
         self.models = {role: ScriptedModel(f"scripted/{role}", r) for role, r in replies.items()}
         self.journal = Journal(folder)
+        _made.append(self.journal)
         self.folder = folder
         settings = {role: Sampling() for role in replies} | dict(sampling or {})
         self.grader = grader
@@ -112,6 +124,7 @@ class FitDesk:
         self.problems = tuple(problems)
         records = list(read_run(folder)) if folder.is_dir() else []
         self.journal = Journal(folder)
+        _made.append(self.journal)
         oracles = {p.problem_id: Oracle(Assertions(p.examples), "", 3.0) for p in problems}
         items = {
             p.problem_id: Item(p, oracles[p.problem_id], Assertions(p.examples[:1]))
