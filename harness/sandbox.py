@@ -139,11 +139,11 @@ class Guest:
     async def _gone(self) -> GuestGone:
         # the channel can close a moment before the process is reaped
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.process.wait(), 2)
+            await asyncio.wait_for(self.ended(), 2)
         self.kill()
         if self.killed_for:
             return GuestGone(self.killed_for, f"limit on {self.killed_for} reached")
-        code = await self.process.wait()
+        code = await self.ended()
         last = self.stderr.strip().rpartition("\n")[2]
         reason = "cpu" if code in _OUT_OF_CPU else "exit"
         return GuestGone(reason, f"exit status {code}" + (f": {last[:300]}" if last else ""))
@@ -180,19 +180,28 @@ class Guest:
 
     def kill(self) -> None:
         """Kill the whole tree."""
-        if self.own_pids:  # one signal, with no look at the tree: a fork bomb can outrun a look
-            # not process.kill(): that can reap the child before asyncio does, and lose its status
-            if self.process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self.process.pid, signal.SIGKILL)
-            return
-        tree = self.tree()
-        if self.process.returncode is None:  # all of its session at once, also what it starts now
+        # of a namespace of pids its first process is enough: no look at the tree, which a fork bomb
+        # can outrun
+        tree = [] if self.own_pids else self.tree()
+        # not process.kill(): that can reap the child before asyncio does, and lose its status
+        if self.process.returncode is None:  # its session at once, what is being forked included
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-        for process in tree:  # and what left the session
+        for process in tree:  # what left the session
             with contextlib.suppress(psutil.Error):
                 process.kill()
+
+    async def ended(self) -> int:
+        """The exit status, once there is one.
+
+        Not process.wait(): in some versions (Python 3.11.7) that waits for the pipes as well, which
+        whoever got away from a kill holds open.
+        """
+        delay_s = 0.001
+        while self.process.returncode is None:
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, 0.05)
+        return self.process.returncode
 
     async def watch(self) -> None:
         """Kill the guest when its tree outgrows its limits."""
@@ -388,8 +397,10 @@ class Sandbox:
                 fds = [theirs.fileno(), *([link.fileno()] if link else [])]
                 if passed.get("landlock"):
                     fds.append(passed["landlock"][0])
+                reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+                stack.callback(writer.close)
                 try:
-                    process = await asyncio.create_subprocess_exec(
+                    process, cancelled = await _started(
                         *command,
                         pass_fds=fds,
                         stdin=asyncio.subprocess.DEVNULL,
@@ -401,14 +412,15 @@ class Sandbox:
                     )
                 except OSError as error:
                     raise SandboxError(f"{self.tier}: cannot start: {error}") from error
-            if group is not None:
-                group.add(process.pid)
-            reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
             running = Guest(process, reader, writer, limits, self.tier in OWN_PIDS)
             stays = guest in WARM and sys.platform == "linux"  # they look after themselves
             watch = asyncio.create_task(asyncio.sleep(0) if stays else running.watch())
             stderr = asyncio.create_task(running.keep_stderr())
             try:
+                if group is not None:
+                    group.add(process.pid)
+                if cancelled is not None:
+                    raise cancelled
                 try:
                     kind, _ = await asyncio.wait_for(running.receive(), 60)
                 except (GuestGone, TimeoutError) as error:
@@ -424,7 +436,7 @@ class Sandbox:
                     group.kill()
                 watch.cancel()
                 writer.close()
-                await process.wait()
+                await running.ended()
                 # ends with the last process of the tree; one that outlived its kill is cut off
                 await asyncio.wait([watch, stderr], timeout=2)
                 stderr.cancel()
@@ -583,6 +595,26 @@ def _resident_bytes(processes: list[psutil.Process]) -> int:
         with contextlib.suppress(psutil.Error):
             total += process.memory_info().rss
     return total
+
+
+async def _started(
+    *command: str, **options: Any
+) -> tuple[asyncio.subprocess.Process, asyncio.CancelledError | None]:
+    """A new process, and the cancellation that came meanwhile: for whoever can kill all of it.
+
+    Cancelled on its way, asyncio kills the process alone and waits until its pipes are closed: for
+    good, where what it has started already holds them. Raises OSError when it cannot be started.
+    """
+    made = asyncio.ensure_future(asyncio.create_subprocess_exec(*command, **options))
+    cancelled = None
+    while not made.done():
+        try:
+            await asyncio.wait([made])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None and made.exception() is not None:
+        raise cancelled
+    return made.result(), cancelled
 
 
 def _available(tier: str) -> bool:

@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import venv
 from collections.abc import Iterator
 from pathlib import Path
@@ -630,3 +632,58 @@ async def test_who_got_away_from_a_killed_guest_keeps_nobody_waiting() -> None:
         await watch
         writer.close()
     assert gone.value.reason == "processes"
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_start_that_is_cancelled_waits_for_nobody(sandbox: Sandbox, turns: int) -> None:
+    started = psutil.Process().children(recursive=True)
+    held = asyncio.create_task(held_open(sandbox))
+    for turn in range(turns):
+        await asyncio.sleep(0)
+        if turn == 0:  # a busy machine: the sandbox is up before the loop turns again
+            time.sleep(0.2)  # noqa: ASYNC251
+    held.cancel()
+    await asyncio.wait([held], timeout=20)
+    assert held.cancelled()
+    left = [p for p in psutil.Process().children(recursive=True) if p not in started]
+    _, alive = psutil.wait_procs(left, timeout=10)
+    assert alive == []
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+async def test_a_process_whose_start_was_cancelled_is_handed_over_to_be_killed(turns: int) -> None:
+    # its child holds the pipe: asyncio alone would wait for that
+    command = ("/bin/sh", "-c", "/bin/sleep 20 & wait")
+    asked = harness_sandbox._started(
+        *command, stderr=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    task = asyncio.create_task(asked)
+    for turn in range(turns):
+        await asyncio.sleep(0)
+        if turn == 0:  # a busy machine: the child is up before the loop turns again
+            time.sleep(0.1)  # noqa: ASYNC251
+    task.cancel()
+    process, cancelled = await task
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert process.returncode is None  # neither dead nor waited for
+    os.killpg(process.pid, signal.SIGKILL)
+    assert await process.wait() == -signal.SIGKILL
+
+
+async def held_open(sandbox: Sandbox) -> None:
+    async with sandbox.start("judge", more={"kinds": []}):
+        await asyncio.sleep(60)
+
+
+async def test_the_end_of_a_guest_is_known_though_its_pipes_are_held() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        # who left its session holds stderr open
+        process = await asyncio.create_subprocess_exec(
+            "/bin/sh", "-c", "setsid sleep 20 & exit 3", stderr=asyncio.subprocess.PIPE
+        )
+        reader, writer = await asyncio.open_connection(sock=ours)
+        guest = Guest(process, reader, writer, Limits(), own_pids=True)
+        assert await asyncio.wait_for(guest.ended(), 10) == 3
+        writer.close()
+        process._transport.close()  # type: ignore[attr-defined]
