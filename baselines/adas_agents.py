@@ -20,7 +20,6 @@ Differs from the release:
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from typing import Any
 
 from baselines.operators import asked_model
 from baselines.workflows import unfenced
-from harness.extract import code_block, defines, fenced_blocks, strip_reasoning
+from harness.extract import code_block, defines, fenced_blocks, parses, strip_reasoning
 from harness.types import Context, Operator
 
 FORM = "Reply with one JSON object with exactly these fields: {fields}."
@@ -137,7 +136,7 @@ def _program(value: str, entry_point: str) -> str:
     """A program out of a field: without a fence, and without escapes that belong to the JSON."""
     inner = _LANGUAGE.sub("", unfenced(value))
     for candidate in (inner, inner.replace('\\"', '"'), _unescaped(inner)):
-        if candidate.strip() and _parses(candidate):
+        if candidate.strip() and parses(candidate):
             return code_block(candidate, entry_point) or candidate.strip("\n")
     return code_block(value, entry_point) or value.strip("\n")
 
@@ -146,14 +145,6 @@ def _unescaped(value: str) -> str:
     """A JSON text's escapes, read; those of other languages stay."""
     marks = {"\\n": "\n", "\\t": "\t", '\\"': '"', "\\\\": "\\", "\\'": "'", "\\/": "/"}
     return re.sub(r"\\[nt\"'\\/]", lambda found: marks[found.group()], value)
-
-
-def _parses(code: str) -> bool:
-    try:
-        ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
 
 
 def render(

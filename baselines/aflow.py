@@ -34,13 +34,17 @@ from typing import Any, Literal
 
 from baselines.operators import OPERATORS
 from baselines.workflows import (
+    ALLOWANCE_BOUNDS,
+    DRAW_BOUNDS,
     RELEASED,
     TEMPLATE,
+    Allowance,
     mixed_probabilities,
     operator_list,
     parse_reply,
     plain,
     same_program,
+    taking,
 )
 from harness.errors import RequestRejected, UsageError
 from harness.extract import code_block
@@ -136,18 +140,17 @@ async def fit(
     failures: int = 3,
     give_up: int = 3,
     operators: Literal["release", "all"] = "release",
-    workflow_calls: int = 30,
-    workflow_tokens: int = 200_000,
-    workflow_s: float = 900.0,
+    **allowed: Any,
 ) -> dict[str, Any]:
     """The workflow that solves most of the search problems, the earliest on ties.
 
     `max_rounds` counts the meta-agent's workflows (the template comes before them), `evals` the
     executions of each on every problem, `sample` the parents in the mixed draw, `alpha` and `lam`
     its weights. `early_stop` ends the search once the mean of the three best has settled, within
-    `z` standard errors. `failures` of the parent are shown. Raises what `ctx` raises.
+    `z` standard errors. `failures` of the parent are shown. `allowed` are the knobs of
+    `Allowance`. Raises what `ctx` raises.
     """
-    limits = WorkflowLimits(workflow_calls, workflow_tokens, total_s=workflow_s)
+    limits = Allowance(**allowed).limits
     ctx.round = 1
     template = Node(1, TEMPLATE, "", modification="one call of the code generator")
     nodes = [await _evaluate(ctx, problems, template, evals, give_up, limits)]
@@ -179,21 +182,14 @@ async def fit(
     }
 
 
-async def solve(
-    problem: Problem,
-    ctx: Context,
-    *,
-    workflow_calls: int = 30,
-    workflow_tokens: int = 200_000,
-    workflow_s: float = 900.0,
-) -> Solution:
-    """Return the program of the found workflow, run once; empty when it fails.
+async def solve(problem: Problem, ctx: Context, **allowed: Any) -> Solution:
+    """Return the program of the found workflow, run once within what is `allowed` (`Allowance`).
 
-    Raises what `ctx` raises, UsageError without a found workflow.
+    Empty when it fails. Raises what `ctx` raises, UsageError without a found workflow.
     """
     if ctx.artifact is None:
         raise UsageError("aflow: no workflow was found yet; run `fit` on this benchmark first")
-    limits = WorkflowLimits(workflow_calls, workflow_tokens, total_s=workflow_s)
+    limits = Allowance(**allowed).limits
     graph, prompts = ctx.artifact["graph"], ctx.artifact["prompts"]
     run = await ctx.run_workflow(graph, prompts, operators=OPERATORS, limits=limits)
     return Solution(code_block(run.answer or "", problem.entry_point))
@@ -379,8 +375,8 @@ def _fit_calls(knobs: Mapping[str, Any], problems: int) -> Mapping[str, tuple[in
 
 METHOD = Method(
     name="aflow",
-    solve=solve,
-    fit=fit,
+    solve=taking(Allowance, solve, last=True),
+    fit=taking(Allowance, fit, last=True),
     summary="one workflow per benchmark, found by a tree search over code (Zhang et al. 2024)",
     level=Level.L3,
     calls=lambda knobs: {"worker": (1, MANY)},
@@ -389,12 +385,8 @@ METHOD = Method(
     sampling={"meta": Sampling(temperature=0.7, max_tokens=2048)},
     bounds={
         "evals": (1, 1000),
-        "sample": (1, 1000),
-        "alpha": (0, 1000),
-        "lam": (0, 1),
-        "workflow_calls": (1, 1000),
-        "workflow_tokens": (1, 1e9),
-        "workflow_s": (1, 1e6),
+        **DRAW_BOUNDS,
+        **ALLOWANCE_BOUNDS,
     },
     paper={
         "max_rounds": "20 (paper and release), which makes 21 workflows; 10 (FlowReasoner)",

@@ -21,14 +21,21 @@ from baselines.layouts import (
     told,
 )
 from baselines.operators import OPERATORS
-from baselines.workflows import RELEASED, TEMPLATE, mixed_probabilities, plain, same_program
+from baselines.workflows import (
+    RELEASED,
+    TEMPLATE,
+    Allowance,
+    mixed_probabilities,
+    plain,
+    same_program,
+)
 from harness.errors import RequestRejected
 from harness.extract import code_block
-from harness.types import Context, Problem, WorkflowLimits, WorkflowRun
+from harness.types import Context, Problem, WorkflowRun
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class Search(Allowance):
     """The knobs of the search for one problem's workflow, which `solve` and `fit` share."""
 
     rounds: int = 10  # workflows that the meta-agent writes; the template comes before them
@@ -48,9 +55,6 @@ class Search:
     regenerations: int = 2  # times that a repeated modification is asked for again
     attempts: int = 1  # executions of a workflow that fails, each evaluation
     early_stop: bool = False  # stop at a mean feedback of 1.0
-    workflow_calls: int = 30  # what one execution may use: model calls,
-    workflow_tokens: int = 200_000  # prompt and completion tokens,
-    workflow_s: float = 900.0  # seconds, less those spent waiting for a turn at a model
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,12 +75,9 @@ class Search:
 
     async def execute(self, ctx: Context, graph: str, prompts: str) -> WorkflowRun:
         """Run a workflow once; again where it failed, another run may differ, and knobs allow."""
-        limits = WorkflowLimits(
-            calls=self.workflow_calls, tokens=self.workflow_tokens, total_s=self.workflow_s
-        )
         operators = {name: OPERATORS[name] for name in self.names}
         for attempt in range(1, max(self.attempts, 1) + 1):
-            run = await ctx.run_workflow(graph, prompts, operators=operators, limits=limits)
+            run = await ctx.run_workflow(graph, prompts, operators=operators, limits=self.limits)
             settled = run.answer is not None or _stage(run) == "load" or not run.sampled
             if settled or attempt == self.attempts:
                 break

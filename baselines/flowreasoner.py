@@ -35,7 +35,7 @@ from typing import Any, Literal
 
 from baselines.design import Search, best_round, best_workflow, design
 from baselines.layouts import AGAIN, FIRST, SYSTEM
-from baselines.workflows import same_program, taking
+from baselines.workflows import ALLOWANCE_BOUNDS, DRAW_BOUNDS, same_program, taking
 from harness.errors import UsageError
 from harness.extract import code_block
 from harness.types import (
@@ -233,17 +233,13 @@ METHOD = Method(
     sampling={"meta": Sampling(temperature=0.7, max_tokens=2048)},
     bounds={
         "evals": (1, 1000),
-        "sample": (1, 1000),
-        "alpha": (0, 1000),
-        "lam": (0, 1),
+        **DRAW_BOUNDS,
         "max_complexity": (1, 1000),
         "regenerations": (0, 100),
         "attempts": (1, 100),
         "final_runs": (1, 100),
         "candidates": (1, 1000),
-        "workflow_calls": (1, 1000),
-        "workflow_tokens": (1, 1e9),
-        "workflow_s": (1, 1e6),
+        **ALLOWANCE_BOUNDS,
     },
     paper={
         "rounds": "10 (paper, release)",

@@ -34,7 +34,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from baselines import operators
-from baselines.workflows import parse_reply
+from baselines.workflows import ALLOWANCE_BOUNDS, Allowance, parse_reply, taking
 from harness.extract import code_block
 from harness.types import (
     Context,
@@ -48,7 +48,6 @@ from harness.types import (
     Sampling,
     Solution,
     Tried,
-    WorkflowLimits,
 )
 
 TEMPLATE = """\
@@ -105,17 +104,15 @@ async def solve(
     attempts: int = 3,
     similarity: float = 1.1,
     reflections: int = 10,
-    workflow_calls: int = 30,
-    workflow_tokens: int = 200_000,
-    workflow_s: float = 900.0,
+    **allowed: Any,
 ) -> Solution:
     """Return the program of a workflow that is written for this problem, run once.
 
     `attempts` workflows are written until one is accepted; `similarity` to the template above which
-    one is rejected (1.1: never). `reflections` bounds the rewrites of one Test. Raises what `ctx`
-    raises.
+    one is rejected (1.1: never). `reflections` bounds the rewrites of one Test; `allowed` are the
+    knobs of `Allowance`. Raises what `ctx` raises.
     """
-    limits = WorkflowLimits(workflow_calls, workflow_tokens, total_s=workflow_s)
+    limits = Allowance(**allowed).limits
     found = await write_workflow(ctx, attempts, similarity)
     error, error_class, code = found["rejected"], "reply:NotAccepted", ""
     if error is None:
@@ -155,16 +152,15 @@ async def fit(
     attempts: int = 3,
     similarity: float = 1.1,
     reflections: int = 10,
-    workflow_calls: int = 30,
-    workflow_tokens: int = 200_000,
-    workflow_s: float = 900.0,
+    **allowed: Any,
 ) -> dict[str, Any]:
     """Scored workflows of all search problems, and the pairs drawn among them.
 
     `workflows` are written for each problem, each is executed `evals` times on it; `pairs` are
-    drawn (0: 600 on HumanEval, 2000 elsewhere). Raises what `ctx` raises.
+    drawn (0: 600 on HumanEval, 2000 elsewhere); `allowed` are the knobs of `Allowance`. Raises what
+    `ctx` raises.
     """
-    limits = WorkflowLimits(workflow_calls, workflow_tokens, total_s=workflow_s)
+    limits = Allowance(**allowed).limits
     made = bound_operators(reflections)
     count = 1 if ctx.is_greedy("meta") else workflows
 
@@ -398,8 +394,8 @@ def _fit_calls(knobs: Mapping[str, Any], problems: int) -> Mapping[str, tuple[in
 
 METHOD = Method(
     name="scoreflow",
-    solve=solve,
-    fit=fit,
+    solve=taking(Allowance, solve, last=True),
+    fit=taking(Allowance, fit, last=True),
     fits=lambda knobs: knobs["generate"] == "fit",
     summary="a generator, here untrained, writes a workflow per problem (Wang et al. 2025)",
     level=Level.L3,
@@ -411,9 +407,7 @@ METHOD = Method(
         "workflows": (1, 1000),
         "evals": (1, 1000),
         "attempts": (1, 10_000),
-        "workflow_calls": (1, 1000),
-        "workflow_tokens": (1, 1e9),
-        "workflow_s": (1, 1e6),
+        **ALLOWANCE_BOUNDS,
     },
     paper={
         "generate": "a trained generator: 2 iterations (release's example), up to 3 (paper)",

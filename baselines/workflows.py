@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from baselines.operators import DESCRIPTIONS, OPERATORS
-from harness.extract import fenced_blocks, strip_reasoning
+from harness.extract import fenced_blocks, parses, strip_reasoning
+from harness.types import WorkflowLimits
 
 TEMPLATE = """\
 class Workflow:
@@ -30,6 +31,27 @@ class Workflow:
 
 RELEASED = ("custom", "custom_code_generate", "sc_ensemble", "test")
 # the operators that the releases of AFlow and FlowReasoner enable for code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowance:
+    """The knobs that say what one execution of a workflow may use."""
+
+    workflow_calls: int = 30  # model calls
+    workflow_tokens: int = 200_000  # prompt and completion
+    workflow_s: float = 900.0  # seconds, less those spent waiting for a turn at a model
+
+    @property
+    def limits(self) -> WorkflowLimits:
+        return WorkflowLimits(self.workflow_calls, self.workflow_tokens, total_s=self.workflow_s)
+
+
+ALLOWANCE_BOUNDS = {
+    "workflow_calls": (1, 1000),
+    "workflow_tokens": (1, 1e9),
+    "workflow_s": (1, 1e6),
+}
+DRAW_BOUNDS = {"sample": (1, 1000), "alpha": (0, 1000), "lam": (0, 1)}  # of the mixed selection
 
 
 @dataclass(frozen=True)
@@ -94,7 +116,7 @@ def parse_reply(reply: str) -> Proposal:
     graph = tagged(text, "graph")
     if graph is not None:
         graph = unfenced(graph)
-    if graph is None or not _parses(graph):
+    if graph is None or not parses(graph):
         # words around the code, or no tags at all
         holding = [b for b in fenced_blocks(graph or text) if "class Workflow" in b]
         graph = holding[-1] if holding else graph
@@ -107,14 +129,6 @@ def parse_reply(reply: str) -> Proposal:
     # without prompt_custom, nothing in the <prompt> part can matter
     prompts = unfenced(tagged(text, "prompt") or "") if "prompt_custom" in graph else ""
     return Proposal(modification, graph, prompts)
-
-
-def _parses(code: str) -> bool:
-    try:
-        ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
 
 
 def plain(text: str) -> str:
@@ -130,13 +144,18 @@ def same_program(graph: str, other: str) -> bool:
         return False
 
 
-def taking(shared: type, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with the fields of `shared` among its named keyword-only arguments."""
+def taking(shared: type, function: Callable[..., Any], *, last: bool = False) -> Callable[..., Any]:
+    """The function, with the fields of `shared` among its named keyword-only arguments.
+
+    They come first or `last` of these; a dataclass's own fields before those of its base.
+    """
     own = inspect.signature(function, eval_str=True)
     kept = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    fields = inspect.signature(shared, eval_str=True).parameters.values()
+    every = inspect.signature(shared, eval_str=True).parameters
+    fields = [every[name] for kind in shared.__mro__ for name in inspect.get_annotations(kind)]
     first = [p for p in kept if p.kind is not p.KEYWORD_ONLY]
     rest = [p for p in kept if p.kind is p.KEYWORD_ONLY]
-    signature = own.replace(parameters=[*first, *fields, *rest])
+    named = [*rest, *fields] if last else [*fields, *rest]
+    signature = own.replace(parameters=[*first, *named])
     function.__signature__ = signature  # type: ignore[attr-defined]
     return function

@@ -44,7 +44,15 @@ from harness.plan import (
     prepare,
     refreshed,
 )
-from harness.record import describe, ending, gates_of, ingest, session_facts, shown
+from harness.record import (
+    close_models,
+    describe,
+    ending,
+    gates_of,
+    ingest,
+    session_facts,
+    shown,
+)
 from harness.replies import REPLIES, ReplyCache
 from harness.replies import Mode as CacheMode
 from harness.run import Listener, Progress, Row, run
@@ -199,8 +207,7 @@ async def execute(
                         plan, grader, gates, budget or own, replies, warn, searching
                     )
                 except BaseException:
-                    for model in {id(m): m for m in plan.models.values()}.values():
-                        await model.close()
+                    await close_models(plan)
                     replies.close()
                     raise
         run_dir = folder(plan)
@@ -232,8 +239,7 @@ async def execute(
         try:
             async with contextlib.AsyncExitStack() as at_end:  # the last one is done first
                 at_end.callback(ingest, config.out, run_dir, warn)
-                for model in {id(m): m for m in plan.models.values()}.values():
-                    at_end.push_async_callback(model.close)
+                at_end.push_async_callback(close_models, plan)
                 at_end.push_async_callback(asyncio.wait, [foreseen])
                 at_end.callback(plan.known.save)
                 # it waits for the disk, and nobody has to wait for it

@@ -76,7 +76,7 @@ def code_block(reply: str, entry_point: str | None = None) -> str:
     text = strip_reasoning(reply)
     blocks = [block for block in fenced_blocks(text) if block.strip()]
     if entry_point is None:
-        parsing = [block for block in blocks if _parses(block)]
+        parsing = [block for block in blocks if parses(block)]
         chosen = (parsing or blocks or [textwrap.dedent(text).strip("\n")])[-1]
         return _without_main(chosen)
     whole = textwrap.dedent(text).strip("\n")
@@ -104,12 +104,13 @@ def _closed(blocks: list[str]) -> str:
     tries = min(TAIL_LINES, TAIL_CHARS // max(len(blocks[-1]), 1))
     for keep in range(len(lines) - 1, max(len(lines) - tries, 0), -1):
         candidate = "\n".join(lines[:keep])
-        if _parses(candidate):
+        if parses(candidate):
             return candidate
     return ""
 
 
-def _parses(code: str) -> bool:
+def parses(code: str) -> bool:
+    """Whether a text is a Python program; what is too deep for the parser is none."""
     try:
         ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

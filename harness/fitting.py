@@ -32,7 +32,15 @@ from harness.plan import (
     revealed,
     with_artifact,
 )
-from harness.record import describe_fit, ending, gates_of, ingest, session_facts, shown
+from harness.record import (
+    close_models,
+    describe_fit,
+    ending,
+    gates_of,
+    ingest,
+    session_facts,
+    shown,
+)
 from harness.replies import REPLIES, ReplyCache
 from harness.replies import Mode as CacheMode
 from harness.run import Row
@@ -103,8 +111,7 @@ async def fit(
                     plan, grader, gates_of(plan), budget, replies, warn, searching, alone=True
                 )
             finally:
-                for model in {id(m): m for m in plan.models.values()}.values():
-                    await model.close()
+                await close_models(plan)
                 replies.close()
     assert plan.artifact is not None
     return Fitted(plan, plan.artifact, config.out / "runs" / str(plan.artifact.run) / ARTIFACT)

@@ -276,9 +276,9 @@ def prepare(
     root = Path(cache_dir) if cache_dir else usual_cache()
     prices = Prices(config.prices)
     ready = _models(method, config, servers, models or {}, root / "models", prices)
-    given = _trained(method, ready, given, notes)
-    knobs = baselines.knobs(method, given)
-    full_knobs = baselines.knobs(method, {**config.knobs, **_new(given, config.knobs, knobs)})
+    trained = _trained(method, ready, config.knobs, notes)
+    knobs = baselines.knobs(method, {**trained, **given})
+    full_knobs = baselines.knobs(method, {**trained, **config.knobs})
     if method.settle is not None:
         there = functools.partial(_there, root)
         knobs |= method.settle(knobs, there)
@@ -291,7 +291,7 @@ def prepare(
     loaded = benchmark
     pool = _pool(method, knobs, loaded, config)
     if len(pool) == len(loaded.lists.get("search", ())) and "search_problems" in knobs:
-        knobs["search_problems"] = 0  # all of them
+        knobs["search_problems"] = full_knobs["search_problems"] = 0  # all of them
     if config.artifact is not None:
         notes.append(f"--artifact {config.artifact}: searched with settings of its own")
     if method.matches and knobs.get("by") == "tokens" and not knobs.get("match"):
@@ -436,11 +436,6 @@ def _over(
     return {role: {**below.get(role, {}), **above.get(role, {})} for role in {**below, **above}}
 
 
-def _new(given: Mapping[str, Any], own: Mapping[str, Any], knobs: Knobs) -> dict[str, Any]:
-    """What a checkpoint sets of the knobs: part of the full run, too."""
-    return {n: v for n, v in given.items() if n not in own and n not in FIRST_LOOK_KNOBS}
-
-
 def _there(root: Path, name: str) -> bool:
     """Whether the weights of a small model beside the worker are on this machine."""
     if name != "pairrm":
@@ -453,13 +448,13 @@ def _there(root: Path, name: str) -> bool:
 def _trained(
     method: Method, models: Mapping[str, Model], given: Mapping[str, Any], notes: list[str]
 ) -> dict[str, Any]:
-    """The knobs given, and those that a checkpoint was trained with where they are not."""
-    known, found = baselines.known_knobs(method), dict(given)
-    for role, model in models.items():
-        for name, value in model.trained_knobs.items():
-            if name in known and name not in found and role == "meta":
-                found[name] = value
-                notes.append(f"{model.name} was trained with {name}={value}")
+    """The knobs that the meta-agent's checkpoint was trained with, where they are not given."""
+    if "meta" not in models:
+        return {}
+    known, model = baselines.known_knobs(method), models["meta"]
+    told = model.trained_knobs.items()
+    found = {name: value for name, value in told if name in known and name not in given}
+    notes += [f"{model.name} was trained with {name}={value}" for name, value in found.items()]
     return found
 
 

@@ -54,6 +54,13 @@ def gates_of(plan: Plan) -> dict[str, Gate]:
     return {role: by_model[id(model)] for role, model in plan.models.items()}
 
 
+async def close_models(plan: Plan) -> None:
+    """Close each of a plan's models, also where another one fails to; roles may share one."""
+    async with contextlib.AsyncExitStack() as at_end:
+        for model in {id(m): m for m in plan.models.values()}.values():
+            at_end.push_async_callback(model.close)
+
+
 def describe(plan: Plan, run_dir: Path, sandbox: Sandbox) -> None:
     """Write run.json: everything needed to say what a row is, and to make it again.
 

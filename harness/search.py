@@ -44,6 +44,7 @@ from harness.types import (
 
 FORMAT = 2  # of artifact files
 DESK = "search"  # the problem id of calls that belong to no problem
+DETAIL_CHARS = 500  # of why a trial did not pass
 ROOM = 2  # attempts that may be graded beside those that are asked for
 
 
@@ -94,6 +95,7 @@ class Artifact:
 
 
 def write_artifact(path: Path, artifact: Artifact) -> None:
+    """Write an artifact with its seal, whole or not at all. Raises StoreError."""
     write_atomically(path, json.dumps(artifact.as_dict(), ensure_ascii=False, indent=1) + "\n")
 
 
@@ -375,7 +377,7 @@ class Search:
             code=tried.code,
             passed=passed,
             share=report.passed / len(report.outcomes) if report.outcomes else float(passed),
-            detail="" if passed else f"{report.verdict}: {report.detail}"[:500],
+            detail="" if passed else f"{report.verdict}: {report.detail}"[:DETAIL_CHARS],
             facts=json.loads(json.dumps(dict(tried.facts))),
             calls=ctx.totals.calls,
             tokens=ctx.spent.tokens,

@@ -13,6 +13,7 @@ from harness.errors import ModelRefused, ModelUnavailable, RequestRejected, Stor
 from harness.grade import Grader
 from harness.journal import Journal, read_run
 from harness.models.scripted import ScriptedModel
+from harness.record import close_models
 from harness.replies import ReplyCache
 from harness.sandbox import Sandbox
 from harness.store import Store
@@ -175,6 +176,35 @@ async def test_a_damaged_snapshot_costs_the_forecast_and_no_more(
     assert summary.status == "complete"
     assert summary.forecast is None or not told
     Store(tmp_path).ingest()
+
+
+class Held(ScriptedModel):
+    """A script that tells what was closed, in order, and fails to close where it is told to."""
+
+    def __init__(self, name: str, closed: list[str], failing: bool = False) -> None:
+        super().__init__(name, [])
+        self.closed, self.failing = closed, failing
+
+    async def close(self) -> None:
+        self.closed.append(self.name)
+        if self.failing:
+            raise ModelUnavailable(f"{self.name}: cannot close")
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+async def test_models_are_closed_once_each_also_where_one_fails_to(
+    tmp_path: Path, failing: int
+) -> None:
+    closed: list[str] = []
+    worker, meta = (Held(f"scripted/{k}", closed, failing=k == failing) for k in (0, 1))
+    plan = api.prepare(
+        api.Config(limit="1", out=tmp_path),
+        models={"worker": worker, "meta": meta, "judge": worker},
+        cache_dir=tmp_path / "cache",
+    )
+    with pytest.raises(ModelUnavailable, match="cannot close"):
+        await close_models(plan)
+    assert sorted(closed) == ["scripted/0", "scripted/1"]
 
 
 async def test_a_failed_attempt_is_no_answer_of_the_model(tmp_path: Path, grader: Grader) -> None:

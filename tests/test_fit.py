@@ -1,5 +1,6 @@
 """`fit` and what an evaluation does with it, on HumanEval with simulated and scripted models."""
 
+import io
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 import baselines
 from harness import api
 from harness.benchmarks import suite as problem_lists
+from harness.display import Display
 from harness.errors import BudgetReached, UsageError
 from harness.journal import read_run
 from harness.models.scripted import ScriptedModel
@@ -112,6 +114,15 @@ async def test_what_was_searched_on_is_not_evaluated_and_is_told_by_name(tmp_pat
     assert [*given.left_out] == ["HumanEval/9", "HumanEval/12"]
     with pytest.raises(UsageError, match="nothing is left to solve: 1 problem left out"):
         planned(tmp_path, list="full", limit=None, artifact=name, problems="9")
+
+
+def test_a_search_on_all_problems_by_number_is_the_full_one_and_no_other_is_offered(tmp_path):
+    plan = planned(tmp_path, limit=None, knobs={"search_problems": "33"})
+    assert plan.config_hash == planned(tmp_path, limit=None).config_hash
+    said = io.StringIO()
+    Display(said).plan(plan)
+    assert "searches first, on 33 problems" in said.getvalue()
+    assert "to start that:" not in said.getvalue()
 
 
 async def test_a_given_artifact_needs_no_search_and_is_part_of_what_the_run_is(tmp_path):

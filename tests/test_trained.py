@@ -47,6 +47,14 @@ def test_what_is_given_goes_before_it(tmp_path, checkpoint):
     assert paper.knobs["layout"] == "multi_turn"  # what it was trained in is no matter of taste
 
 
+def test_a_first_look_is_short_and_the_full_run_follows_the_checkpoint(tmp_path, checkpoint):
+    told = {**TOLD, "knobs": {"layout": "multi_turn", "rounds": 4}}
+    checkpoint.with_suffix(f".{trained.FILE}").write_text(json.dumps(told))
+    plan = planned(tmp_path, checkpoint, worker=None, limit=None)
+    assert (plan.knobs["layout"], plan.knobs["rounds"]) == ("multi_turn", 2)
+    assert (plan.full_knobs["layout"], plan.full_knobs["rounds"]) == ("multi_turn", 4)
+
+
 def test_the_problems_that_it_was_trained_on_are_left_out_by_name(tmp_path, checkpoint):
     plan = planned(tmp_path, checkpoint, limit=None)
     assert (len(plan.items), [*plan.left_out]) == (162, ["HumanEval/1", "HumanEval/9"])
