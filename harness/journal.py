@@ -41,7 +41,15 @@ Records (`kind`, and `at` = unix seconds, in all of them; texts stand once, by S
   (null where the suite does not have both), `solution_sha`, `prompt_tokens`,
   `completion_tokens`, `calls`, `cached_calls`, `rounds`, `cost_usd` (paid), `fresh_cost_usd`,
   `price_table`, `wall_s`, `grade_s`, `feedback_passed`, `feedback_total`, `error_kind`; `reruns`,
-  verdicts of further final runs, or null. The last one of a key holds.
+  verdicts of further final runs, or null; `grader_version` where it is another than run.json's.
+  The last one of a key holds.
+- `verdict`: a later grading of the program of a result, by `score RUN --keep`: `result_key`,
+  `problem_id`, `sample`, `verdict`, `detail`, `fresh`, `base`, `plus`, `solution_sha`,
+  `grader_version`, `environment`, `sandbox`. The last one after its result holds in the place of
+  what that says, unless it is `invalid` (ours was at fault) or on another program (`regraded`).
+
+run.json of an imported run says where it is from: `kind` is `imported`, and `origin` has `format`,
+`file`, `sha256`, `tool` and `imported_at`.
 
 run.json says its `stage`: `eval`, or `fit` for a search (`harness.search`). An evaluation names in
 `artifact` what was found for it, and what that took. A fit's journal has no `result`, but
@@ -64,7 +72,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -165,13 +173,17 @@ def read_segment(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[st
         for line in file:
             if not line.endswith(b"\n"):
                 return
-            try:
-                record = json.loads(line)
-                whole = record if isinstance(record, dict) and "kind" in record else None
-            except ValueError:
-                whole = None
-            yield offset, offset + len(line), whole
+            yield offset, offset + len(line), record_of(line)
             offset += len(line)
+
+
+def record_of(line: bytes) -> dict[str, Any] | None:
+    """The record of a line; None where it holds none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):  # the latter: nested a thousandfold
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("kind"), str) else None
 
 
 def segments(run_dir: Path) -> list[Path]:
@@ -193,6 +205,7 @@ _NEEDED = {  # what resuming reads of a record; a line that lacks it is as good 
     "session": {"at", "event"},
     "result": {"result_key", "problem_id", "sample", "verdict", "detail", "calls", "wall_s"}
     | {"prompt_tokens", "completion_tokens", "cost_usd"},
+    "verdict": {"result_key", "verdict"},
     "call": {"at", "result_key", "request_sha", "response_sha", "model", "error", "latency_s"}
     | {"prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "finish"}
     | {"cost_usd"},
@@ -202,6 +215,37 @@ _NEEDED = {  # what resuming reads of a record; a line that lacks it is as good 
 def whole(record: Mapping[str, Any]) -> bool:
     """Whether a record has the fields that resuming reads."""
     return _NEEDED.get(record["kind"], set()) <= record.keys()
+
+
+GRADED = ("verdict", "detail", "fresh", "base", "plus")  # what a grading says
+
+
+def holds(verdict: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+    """Whether a `verdict` takes the place of what a result says: it is one, of the same program."""
+    same = verdict.get("solution_sha") in (None, result.get("solution_sha"))
+    return same and verdict.get("verdict") not in (None, "invalid")
+
+
+def regraded(result: dict[str, Any], verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """A `result` with what a later `verdict` says in its place; itself where that does not hold."""
+    if not holds(verdict, result):
+        return result
+    names = (*GRADED, "grader_version")
+    return {**result, **{name: verdict.get(name) for name in names}}
+
+
+def last_results(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The `result` that holds for every sample, by its key, as its last grading has it."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        key = record.get("result_key")
+        if not isinstance(key, str):
+            continue
+        if record["kind"] == "result":
+            found[key] = record
+        elif record["kind"] == "verdict" and key in found:
+            found[key] = regraded(found[key], record)
+    return found
 
 
 def write_atomically(path: Path, text: str) -> None:

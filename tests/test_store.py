@@ -21,6 +21,7 @@ from harness.store import (
     Store,
     current_snapshot,
     delete_run,
+    gradings,
     named,
     named_in,
     open_snapshot,
@@ -42,10 +43,9 @@ def begin(results_dir: Path, run_id: str = "run-a", **fields: Any) -> Journal:
 
 
 def result(journal: Journal, number: int, verdict: str = "passed", **fields: Any) -> None:
-    journal.write(
-        "result", result_key=f"key-{number}", problem_id=f"HumanEval/{number}", sample=0,
-        verdict=verdict, **{"calls": 1, "cost_usd": 0.01, **fields},
-    )  # fmt: skip
+    key = {"result_key": f"key-{number}", "problem_id": f"HumanEval/{number}", "sample": 0}
+    usual = {"verdict": verdict, "calls": 1, "cost_usd": 0.01}
+    journal.write("result", **{**key, **usual, **fields})
 
 
 def rows(store: Store, query: str) -> list[tuple[Any, ...]]:
@@ -774,3 +774,292 @@ def test_a_node_for_one_problem_says_which(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.ingest()
     assert rows(store, "SELECT number, about FROM nodes") == [(1, "a/3")]
+
+
+def verdict(journal: Journal, number: int, found: str = "passed", **fields: Any) -> None:
+    journal.write(
+        "verdict", result_key=f"key-{number}", problem_id=f"HumanEval/{number}", sample=0,
+        verdict=found, detail=None, fresh=None, base=None, plus=None,
+        **{"grader_version": "5", "environment": "e2", "sandbox": "bubblewrap", **fields},
+    )  # fmt: skip
+
+
+HELD = "SELECT problem_id, verdict, grader_version, regrades FROM results ORDER BY problem_id"
+HISTORY = (
+    "SELECT problem_id, first, verdict, grader_version, environment FROM verdicts ORDER BY rowid"
+)
+WHERE_GRADED = "SELECT grader_version, environment, sandbox, complete FROM runs"
+
+
+def test_a_later_grading_holds_and_the_first_one_stays(tmp_path: Path) -> None:
+    asked = {"asked": ["HumanEval/0", "HumanEval/1"], "n_samples": 1}
+    journal = begin(tmp_path, grader_version="4", environment="e1", sandbox="bubblewrap")
+    journal.write("session", event="start", problems=2, samples=2, **asked)
+    result(journal, 0, "wrong")
+    result(journal, 1, "passed", fresh="passed")
+    journal.write("session", event="end", status="complete")
+    store = Store(tmp_path)
+    store.ingest()
+    assert rows(store, HISTORY) == []
+    assert rows(store, WHERE_GRADED) == [("4", "e1", "bubblewrap", True)]
+    verdict(journal, 0)
+    store.ingest()
+    assert rows(store, HELD) == [
+        ("HumanEval/0", "passed", "5", 1), ("HumanEval/1", "passed", "4", 0),
+    ]  # fmt: skip
+    mixed = ("mixed: 4, 5", "mixed: e1, e2", "bubblewrap", True)
+    assert rows(store, WHERE_GRADED) == [mixed]
+    verdict(journal, 1, "timeout")
+    verdict(journal, 0, "exception", grader_version="6")
+    verdict(journal, 0, "passed")
+    store.ingest()
+    assert rows(store, HELD) == [
+        ("HumanEval/0", "passed", "5", 3), ("HumanEval/1", "timeout", "5", 1),
+    ]  # fmt: skip
+    assert rows(store, HISTORY) == [
+        ("HumanEval/0", True, "wrong", "4", "e1"),
+        ("HumanEval/0", False, "passed", "5", "e2"),
+        ("HumanEval/1", True, "passed", "4", "e1"),
+        ("HumanEval/1", False, "timeout", "5", "e2"),
+        ("HumanEval/0", False, "exception", "6", "e2"),
+        ("HumanEval/0", False, "passed", "5", "e2"),
+    ]
+    assert rows(store, WHERE_GRADED) == [("5", "e2", "bubblewrap", True)]
+    assert rows(store, "SELECT fresh_graded, graded, passed FROM problem_rollup ORDER BY ALL") == [
+        (0, 1, 0), (0, 1, 1),
+    ]  # fmt: skip
+    before = everything(store)
+    store.rebuild()
+    assert everything(store) == before
+
+
+def test_a_later_grading_that_is_no_verdict_or_of_another_program_does_not_hold(
+    tmp_path: Path,
+) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0, "wrong", solution_sha="a")
+    verdict(journal, 0, "invalid", solution_sha="a")
+    verdict(journal, 0, "passed", solution_sha="b")
+    verdict(journal, 1, "passed")  # its result is not here yet
+    store.ingest()
+    assert rows(store, HELD) == [("HumanEval/0", "wrong", None, 0)]
+    result(journal, 1, "wrong")
+    result(journal, 0, "wrong", solution_sha="b")
+    store.ingest()
+    verdict(journal, 0, "passed", solution_sha="b")
+    store.ingest()
+    assert rows(store, HELD) == [
+        ("HumanEval/0", "passed", "5", 1), ("HumanEval/1", "wrong", None, 0),
+    ]  # fmt: skip
+    assert [row[:3] for row in rows(store, HISTORY)] == [
+        ("HumanEval/0", True, "wrong"),
+        ("HumanEval/0", False, "invalid"),
+        ("HumanEval/0", False, "passed"),
+        ("HumanEval/1", False, "passed"),
+        ("HumanEval/1", True, "wrong"),
+        ("HumanEval/0", True, "wrong"),
+        ("HumanEval/0", False, "passed"),
+    ]
+    before = everything(store)
+    store.rebuild()
+    assert everything(store) == before
+
+
+def test_the_sums_of_a_problem_are_unknown_as_soon_as_a_part_is(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    spent = {"prompt_tokens": 10, "completion_tokens": 5, "rounds": 2, "wall_s": 0.5}
+    for sample, cost in enumerate((0.25, 0.5)):
+        result(journal, 0, "wrong" if sample else "passed", sample=sample,
+               **spent, result_key=f"a{sample}", cost_usd=cost)  # fmt: skip
+    result(journal, 1, "invalid", **spent)
+    store.ingest()
+    found = (
+        "SELECT problem_id, samples, graded, passed, calls, tokens, cost_usd, wall_s, rounds "
+        "FROM problem_rollup JOIN problems USING (problem_no) ORDER BY problem_no"
+    )
+    assert rows(store, found) == [
+        ("HumanEval/0", 2, 2, 1, 2, 30, 0.75, 1.0, 4.0),
+        ("HumanEval/1", 1, 0, 0, 1, 15, 0.01, 0.5, 2.0),
+    ]
+    result(journal, 0, sample=2, result_key="a2", cost_usd=None, **spent)
+    result(journal, 1, calls=None, **spent)
+    store.ingest()
+    assert rows(store, found) == [
+        ("HumanEval/0", 3, 3, 2, 3, 45, None, 1.5, 6.0),
+        ("HumanEval/1", 1, 1, 1, None, 15, 0.01, 0.5, 2.0),
+    ]
+
+
+def test_a_problem_has_one_number_in_all_runs_of_its_benchmark(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for run_id, benchmark in (("a", "humaneval"), ("b", "mbpp"), ("c", "humaneval"), ("d", None)):
+        journal = begin(tmp_path, run_id, benchmark=benchmark)
+        result(journal, 1)
+        result(journal, 0)
+        journal.close()
+        store.ingest()
+    found = rows(store, "SELECT run_id, problem_id, problem_no FROM results JOIN runs "
+                        "USING (run_no) ORDER BY ALL")  # fmt: skip
+    numbers = {(run_id, problem_id[-1]): number for run_id, problem_id, number in found}
+    assert numbers == {("a", "0"): 2, ("a", "1"): 1, ("b", "0"): 4, ("b", "1"): 3,
+                       ("c", "0"): 2, ("c", "1"): 1, ("d", "0"): 6, ("d", "1"): 5}  # fmt: skip
+    assert rows(store, "SELECT count(*), count(DISTINCT problem_no) FROM problem_rollup") == [
+        (8, 6)
+    ]
+    delete_run(tmp_path, "b")
+    assert rows(store, "SELECT DISTINCT benchmark FROM problems ORDER BY 1 NULLS FIRST") == [
+        (None,), ("humaneval",),
+    ]  # fmt: skip
+
+
+def test_a_run_that_turns_out_to_be_of_another_benchmark_is_read_anew(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0)
+    store.ingest()
+    told = json.loads((journal.run_dir / "run.json").read_text())
+    (journal.run_dir / "run.json").write_text(
+        json.dumps({**told, "benchmark": "mbpp", "grader_version": "7"})
+    )
+    store.ingest()
+    assert rows(store, "SELECT benchmark FROM problems") == [("mbpp",)]
+    assert rows(store, HELD) == [("HumanEval/0", "passed", "7", 0)]
+    before = everything(store)
+    store.rebuild()
+    assert everything(store) == before
+
+
+def test_an_imported_run_says_where_it_is_from(tmp_path: Path) -> None:
+    origin = {"format": "evalplus", "file": "a.json", "sha256": "0", "tool": None}
+    begin(tmp_path, kind="imported", origin=origin).close()
+    begin(tmp_path, "run-b", origin="a.json").close()
+    store = Store(tmp_path)
+    (problem,) = store.ingest().problems
+    assert "run-b/run.json: not readable as a run: origin: expected an object" in problem
+    assert rows(store, "SELECT run_id, kind, origin ->> '$.format' FROM runs") == [
+        ("run-a", "imported", "evalplus")
+    ]
+
+
+def test_a_sample_keeps_every_grading_in_its_trajectory() -> None:
+    key: dict[str, Any] = {"result_key": "k", "problem_id": "a", "sample": 0}
+    made = {"kind": "result", **key, "verdict": "wrong", "calls": 1, "solution_sha": "x"}
+    later = {"kind": "verdict", **key, "verdict": "passed", "solution_sha": "x"}
+    assert trajectory("run", "a", 0, [(1, made)]).verdicts == []
+    tried = (1, {"kind": "round", **key, "round": 1})
+    invalid = {**later, "verdict": "invalid"}
+    found = trajectory("run", "a", 0, [tried, (1, made), (2, later), (2, invalid)])
+    assert [r["verdict"] for r in found.verdicts] == ["wrong", "passed", "invalid"]
+    assert found.result is not None
+    assert (found.result["verdict"], found.result["calls"]) == ("passed", 1)
+    assert (len(found.rounds), found.notes, found.earlier) == (1, [], 0)
+
+
+def test_gradings_are_read_from_a_snapshot(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0, "wrong")
+    result(journal, 1, "wrong")
+    verdict(journal, 0)
+    store.ingest()
+    store.snapshot()
+    with open_snapshot(tmp_path) as board:
+        assert gradings(board, "run-a", "HumanEval/1", 0) == []
+        found = gradings(board, "run-a", "HumanEval/0", 0)
+    assert [(one["first"], one["verdict"]) for one in found] == [(True, "wrong"), (False, "passed")]
+
+
+SIDE_BY_SIDE = """
+import pathlib, sys
+from harness.store import Store, delete_run, open_snapshot
+from harness.journal import Journal
+from harness.merge import merge
+part, results, others = sys.argv[1], *map(pathlib.Path, sys.argv[2:])
+store = Store(results, lock_wait_s=60.0)
+if part == "board":  # one that opens a snapshot, and holds it while many newer ones are made
+    held = open_snapshot(results)
+    print("open", flush=True)
+    sys.stdin.readline()
+    assert held.execute("SELECT count(*) FROM results").fetchall() == [(3,)]
+    held.close()
+elif part == "boards":  # one that goes with the pointer
+    seen = set()
+    while not (results / "done").exists():
+        with open_snapshot(results) as found:
+            seen.add(found.execute("SELECT count(*) FROM results").fetchone()[0])
+    assert len(seen) > 3, seen
+elif part == "run":
+    journal = Journal(results / "runs" / "live")
+    (journal.run_dir / "run.json").write_text('{"run_id": "live", "benchmark": "humaneval"}')
+    for number in range(8):
+        journal.write("result", result_key=f"k{number}", problem_id=f"p{number}", sample=0,
+                      verdict="passed")
+        store.ingest(journal.run_dir)
+        store.snapshot()
+    journal.close()
+elif part == "rebuild":
+    for _ in range(3):
+        store.rebuild()
+        store.snapshot()
+elif part == "merge":
+    merge(results, [others])
+else:
+    delete_run(results, "run-b")
+"""
+
+
+def test_board_run_rebuild_merge_and_delete_work_side_by_side(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    two_runs(here)
+    two_runs(there)
+    (there / "runs" / "run-a").rename(there / "runs" / "run-c")
+    told = json.loads((there / "runs" / "run-c" / "run.json").read_text())
+    (there / "runs" / "run-c" / "run.json").write_text(json.dumps({**told, "run_id": "run-c"}))
+
+    def start(part: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", SIDE_BY_SIDE, part, str(here), str(there)]
+        return subprocess.Popen(
+            command, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    board = start("board")
+    assert board.stdout is not None
+    assert board.stdout.readline() == "open\n"
+    parts = {part: start(part) for part in ("boards", "run", "rebuild", "merge", "delete")}
+    for part in ("run", "rebuild", "merge", "delete"):
+        parts[part].wait(120)
+    (here / "done").touch()
+    said = {part: child.communicate(timeout=120)[1] for part, child in parts.items()}
+    assert said == dict.fromkeys(parts, "")
+    assert [child.returncode for child in parts.values()] == [0] * 5
+    assert board.communicate("\n", timeout=60)[1] == ""
+    assert board.returncode == 0
+    copies = sorted(int(p.stem[6:]) for p in here.glob("board-*.duckdb"))
+    assert len(copies) == 2
+    with open_snapshot(here) as board_now:
+        found = board_now.execute("SELECT run_id FROM runs ORDER BY ALL").fetchall()
+    assert {"live", "run-a", "run-c"} <= {run_id for (run_id,) in found}
+
+
+def test_a_snapshot_that_is_replaced_while_it_is_opened_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = two_runs(tmp_path)
+    old = current_snapshot(tmp_path)
+    told = [old, old]  # it is looked at, and then replaced twice
+    for _ in range(2):
+        store.snapshot()
+    assert old is not None
+    assert not old.path.exists()
+    monkeypatch.setattr(
+        "harness.store.current_snapshot",
+        lambda folder: told.pop() if len(told) == 2 else current_snapshot(folder),
+    )
+    with open_snapshot(tmp_path) as board:
+        assert board.execute("SELECT count(*) FROM runs").fetchall() == [(2,)]
+    newest = current_snapshot(tmp_path)
+    assert newest is not None
+    newest.path.unlink()
+    with pytest.raises(StoreError, match="the snapshot is gone"):
+        open_snapshot(tmp_path)

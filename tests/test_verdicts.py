@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from harness import grade as grading
@@ -59,6 +61,13 @@ async def test_programs_that_differ_in_half_a_character_are_two(
         assert not await cached(sandbox, verdicts, halves)
 
 
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.parametrize("times", [1, 2, 4])
 async def test_a_judge_that_somebody_else_killed_costs_no_verdict_unless_again_and_again(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, times: int
@@ -68,7 +77,10 @@ async def test_a_judge_that_somebody_else_killed_costs_no_verdict_unless_again_a
     async def killed(lane: Lane, work: dict[str, Any]) -> dict[str, Any]:
         calls.append(lane)
         if len(calls) <= times:
+            below = lane.judge.tree()[1:]  # asyncio itself waits for the first
             lane.judge.kill()
+            while any(map(_alive, below)):  # or it may answer before it is dead
+                await asyncio.sleep(0.001)
         return await genuine(lane, work)
 
     monkeypatch.setattr(grading, "_judged", killed)
