@@ -11,12 +11,15 @@ from __future__ import annotations
 import csv
 import html
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from harness.errors import UsageError
 from harness.metrics import count, dollars, duration, percent
+from harness.paired import Rank, tie_groups
+from harness.store import plain
+from leaderboard.outcomes import outcomes
 from leaderboard.queries import BoardRow, Group, board, groups
 
 if TYPE_CHECKING:
@@ -24,10 +27,11 @@ if TYPE_CHECKING:
 
 Format = Literal["markdown", "csv", "latex", "html"]
 FORMATS: tuple[Format, ...] = ("markdown", "csv", "latex", "html")
-HEAD = ("Method", "pass@1", "95% interval", "Overlap-free", "n", "Worker", "Meta-agent", "Level",
-        "Calls", "Tokens", "Dollars", "Time", "Search")  # fmt: skip
-ABSENT = "–"  # in place of an overlap-free score, or of a search
-NUMBERS = frozenset({"pass@1", "Overlap-free", "n", "Calls", "Tokens", "Dollars", "Time", "Search"})
+HEAD = ("Method", "pass@1", "95% interval", "Rank", "Overlap-free", "n", "Worker", "Meta-agent",
+        "Level", "Calls", "Tokens", "Dollars", "Time", "Search")  # fmt: skip
+ABSENT = "–"  # in place of an overlap-free score, of a rank, or of a search
+NUMBERS = frozenset({"pass@1", "Rank", "Overlap-free", "n", "Calls", "Tokens", "Dollars", "Time",
+                     "Search"})  # fmt: skip
 
 
 def table(
@@ -51,10 +55,22 @@ def table(
     if not rows:
         where = f"no run on {benchmark}" if benchmark else "no run at all"
         raise UsageError(f"nothing to export: {where}; `python -m harness eval` makes one")
+    apart = groups(rows)
+    ranks = ranks_of(connection, apart)
     if format == "csv":
-        return _csv(rows)
+        return _csv(rows, ranks)
     write = {"markdown": _markdown, "latex": _latex, "html": _html}[format]
-    return "\n".join(write(group, digits) for group in groups(rows))
+    return "\n".join(write(group, ranks, digits) for group in apart)
+
+
+def ranks_of(connection: DuckDBPyConnection, apart: Sequence[Group]) -> dict[str, Rank]:
+    """{run: the places that it may have in its ranking}; without those that are in none."""
+    found: dict[str, Rank] = {}
+    for group in apart:
+        ids = [row.run_id for row in group.ranked]
+        if len(ids) > 1:
+            found |= tie_groups(outcomes(connection, ids))
+    return found
 
 
 def title(group: Group) -> str:
@@ -70,7 +86,7 @@ def title(group: Group) -> str:
 def footnote(group: Group) -> str:
     """What a reader must know to use the numbers: data, grader, prices, dates, kinds, intervals."""
     row = group.rows[0]
-    days = sorted({_day(r.started_at) for r in group.rows if r.started_at is not None})
+    days = sorted({day(r.started_at) for r in group.rows if r.started_at is not None})
     dates = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown date"
     kinds = sorted({r.kind for r in group.rows})
     environment = f"environment {row.environment or 'unknown'}, " if row.needs_environment else ""
@@ -79,8 +95,11 @@ def footnote(group: Group) -> str:
         f"data {(row.benchmark_digest or 'unknown')[:12]}, "
         f"grader {row.grader_version or 'unknown'}, {environment}"
         f"prices {row.price_table or 'unknown'}; "
-        f"{dates}; {', '.join(kinds)}. pass@1 in percent; n problems; Wilson interval, or "
-        "Student's t over problems where they were sampled several times; overlap-free: pass@1 on "
+        f"{dates}; {', '.join(kinds)}. pass@1 in percent; n problems; Wilson interval, "
+        "where problems were sampled several times that of as many single samples as would leave "
+        "it as uncertain; rank: the places that a "
+        "row may have, by paired differences of all pairs after Holm, 95% certain together; "
+        "overlap-free: pass@1 on "
         f"the hidden tests that no feedback test repeats, {ABSENT} where none is left; calls, "
         "tokens and time are means per sample; dollars are for the whole run, with no reply "
         "taken from a cache; search: what finding the method's workflow took before, once and in "
@@ -89,7 +108,9 @@ def footnote(group: Group) -> str:
     )
 
 
-def cells(group: Group, row: BoardRow, digits: int = 1) -> list[str]:
+def cells(
+    group: Group, row: BoardRow, digits: int = 1, ranks: Mapping[str, Rank] | None = None
+) -> list[str]:
     """A row as the texts under HEAD, not yet escaped."""
     found = row.estimate
     note = group.note(row)
@@ -99,6 +120,7 @@ def cells(group: Group, row: BoardRow, digits: int = 1) -> list[str]:
         f"{percent(found.low, digits)} to {percent(found.high, digits)}")  # fmt: skip
     return [
         row.named + (f" ({marks})" if marks else ""), percent(found.value, digits), interval,
+        str((ranks or {}).get(row.run_id, ABSENT)),
         ABSENT if row.overlap_free is None else percent(row.overlap_free, digits),
         count(found.problems), row.worker, row.meta or "none", row.level or "unknown",
         count(row.per_sample(row.calls)), count(row.per_sample(row.tokens)),
@@ -108,50 +130,65 @@ def cells(group: Group, row: BoardRow, digits: int = 1) -> list[str]:
 
 
 def _lines(
-    group: Group, digits: int, escape: Callable[[str], str], bold: Callable[[str], str]
+    group: Group,
+    ranks: Mapping[str, Rank],
+    digits: int,
+    escape: Callable[[str], str],
+    bold: Callable[[str], str],
 ) -> list[list[str]]:
     """The escaped cells of a group; the score of the best rows made bold."""
     found = []
     for row in group.rows:
-        line = [escape(cell) for cell in cells(group, row, digits)]
+        line = [escape(cell) for cell in cells(group, row, digits, ranks)]
         if row.run_id in group.best:
             line[1] = bold(line[1])
         found.append(line)
     return found
 
 
-def _markdown(group: Group, digits: int) -> str:
-    def escape(text: str) -> str:
-        for mark in "\\`*_|<>[]$":
-            text = text.replace(mark, f"\\{mark}")
-        return " ".join(text.split())
+def text(said: str) -> str:
+    """One line of text without control characters, of which nothing is escaped yet."""
+    return " ".join(plain(said).split())
 
-    rule = ["---:" if name in NUMBERS else "---" for name in HEAD]
-    body = [HEAD, rule, *_lines(group, digits, escape, lambda text: f"**{text}**")]
-    lines = ["| " + " | ".join(line) + " |" for line in body]
-    return "\n".join([f"**{escape(title(group))}**", "", *lines, "", escape(footnote(group)), ""])
+
+def markdown_text(said: str) -> str:
+    """`said` in Markdown, where none of its marks means anything."""
+    for mark in "\\`*_|<>[]$~&#!":
+        said = said.replace(mark, f"\\{mark}")
+    return text(said)
 
 
 TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-       "<": r"\textless{}", ">": r"\textgreater{}"}  # fmt: skip
+       "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
+       "–": "--", "†": r"$\dagger$", "…": r"\ldots{}"}  # fmt: skip
 
 
-def _latex(group: Group, digits: int) -> str:
-    def escape(text: str) -> str:
-        return " ".join("".join(TEX.get(ch, ch) for ch in text).split())
+def tex_text(said: str) -> str:
+    """`said` in LaTeX of any engine: marks lose their meaning, letters beyond ASCII are named."""
+    return "".join(TEX.get(ch, ch if ch.isascii() else f"U+{ord(ch):04X}") for ch in text(said))
 
+
+def _markdown(group: Group, ranks: Mapping[str, Rank], digits: int) -> str:
+    rule = ["---:" if name in NUMBERS else "---" for name in HEAD]
+    body = [HEAD, rule, *_lines(group, ranks, digits, markdown_text, lambda said: f"**{said}**")]
+    lines = ["| " + " | ".join(line) + " |" for line in body]
+    head = f"**{markdown_text(title(group))}**"
+    return "\n".join([head, "", *lines, "", markdown_text(footnote(group)), ""])
+
+
+def _latex(group: Group, ranks: Mapping[str, Rank], digits: int) -> str:
     columns = "".join("r" if name in NUMBERS else "l" for name in HEAD)
-    body = _lines(group, digits, escape, lambda text: rf"\textbf{{{text}}}")
+    body = _lines(group, ranks, digits, tex_text, lambda said: rf"\textbf{{{said}}}")
     return "\n".join(
         [
             r"% needs \usepackage{booktabs}",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{escape(title(group))}. {escape(footnote(group))}}}",
+            rf"\caption{{{tex_text(title(group))}. {tex_text(footnote(group))}}}",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
-            " & ".join(escape(name) for name in HEAD) + r" \\",
+            " & ".join(tex_text(name) for name in HEAD) + r" \\",
             r"\midrule",
             *(" & ".join(line) + r" \\" for line in body),
             r"\bottomrule",
@@ -162,8 +199,11 @@ def _latex(group: Group, digits: int) -> str:
     )
 
 
-def _html(group: Group, digits: int) -> str:
-    body = _lines(group, digits, html.escape, lambda text: f"<strong>{text}</strong>")
+def _html(group: Group, ranks: Mapping[str, Rank], digits: int) -> str:
+    def escape(said: str) -> str:
+        return html.escape(text(said))
+
+    body = _lines(group, ranks, digits, escape, lambda said: f"<strong>{said}</strong>")
 
     def line(tag: str, row: Sequence[str]) -> str:
         return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in row) + "</tr>"
@@ -171,19 +211,19 @@ def _html(group: Group, digits: int) -> str:
     return "\n".join(
         [
             "<table>",
-            f"<caption>{html.escape(title(group))}</caption>",
+            f"<caption>{escape(title(group))}</caption>",
             f"<thead>{line('th', HEAD)}</thead>",
             "<tbody>",
             *(line("td", row) for row in body),
             "</tbody>",
             "</table>",
-            f"<p>{html.escape(footnote(group))}</p>",
+            f"<p>{escape(footnote(group))}</p>",
             "",
         ]
     )
 
 
-def _csv(rows: Sequence[BoardRow]) -> str:
+def _csv(rows: Sequence[BoardRow], ranks: Mapping[str, Rank]) -> str:
     """Raw values: shares in [0, 1], sums over the run, an empty cell where a value is unknown."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -196,13 +236,15 @@ def _csv(rows: Sequence[BoardRow]) -> str:
     sums = ("overlap_free", "calls", "tokens", "fresh_cost_usd", "cost_usd", "cached_calls",
             "wall_s")  # fmt: skip
     search = ("run", "file", "problems", "calls", "tokens", "fresh_cost_usd", "cost_usd", "wall_s")
-    writer.writerow([*plain, "started_at", *(f"pass@1_{name}" for name in scores), *sums,
+    writer.writerow([*plain, "started_at", *(f"pass@1_{name}" for name in scores),
+                     "rank_first", "rank_last", *sums,
                      *(f"search_{name}" for name in search)])  # fmt: skip
     for row in rows:
         started = None if row.started_at is None else _iso(row.started_at)
         writer.writerow(
             [*(getattr(row, name) for name in plain), started,
              *(getattr(row.estimate, name) for name in scores),
+             *ranks.get(row.run_id, (None, None)),
              *(None if (value := getattr(row, name)) is None else round(value, 9)
                for name in sums),
              *(getattr(row.search, name, None) for name in search)]
@@ -214,5 +256,6 @@ def _iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _day(at: float | None) -> str:
+def day(at: float | None) -> str:
+    """The date of a time in unix seconds, as YYYY-MM-DD; "unknown" without one."""
     return "unknown" if at is None else _iso(at)[:10]

@@ -7,40 +7,27 @@ unknown part is unknown. A connection comes from `harness.store.open_snapshot`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from harness.metrics import Estimate, interval
+from harness.metrics import Estimate, count, dollars, interval
 from harness.rounds import BEST_OF_N, Round, rounds_of
 from harness.show_search import cost_words
 from harness.store import (
     FACTS,
     MIXED,
     TABLE_OF,
-    UNGRADED,
-    Trajectory,
     named,
     ranking,
-    read_artifact,
-    trajectory,
 )
-from harness.tree import SearchNode, best_of, nodes_of, steps_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 BOARD = """
-WITH per_problem AS (
-  SELECT run_no, problem_id,
-         count(*) FILTER (verdict = 'passed') AS passed,
-         count(*) FILTER (verdict <> 'invalid') AS graded,
-         count(*) FILTER (fresh = 'passed') AS fresh_passed,
-         count(fresh) AS fresh_graded,
-         count(*) AS samples
-  FROM results GROUP BY ALL
-), scores AS (
+WITH scores AS (
   SELECT run_no,
          avg(passed / graded) FILTER (graded > 0) AS value,
          coalesce(stddev_samp(passed / graded) FILTER (graded > 0), 0) AS deviation,
@@ -49,22 +36,23 @@ WITH per_problem AS (
          sum(graded)::BIGINT AS graded,
          sum(samples - graded)::BIGINT AS errored,
          avg(passed / samples) AS floor,
-         avg((passed + samples - graded) / samples) AS ceiling
-  FROM per_problem GROUP BY run_no
-), spent AS (
-  SELECT run_no,
+         avg((passed + samples - graded) / samples) AS ceiling,
          CASE WHEN count(calls) = count(*) THEN sum(calls) END::BIGINT AS calls,
-         CASE WHEN count(prompt_tokens) = count(*) AND count(completion_tokens) = count(*)
-              THEN sum(prompt_tokens + completion_tokens) END::BIGINT AS tokens,
+         CASE WHEN count(tokens) = count(*) THEN sum(tokens) END::BIGINT AS tokens,
          CASE WHEN count(fresh_cost_usd) = count(*) THEN sum(fresh_cost_usd) END AS fresh_cost_usd,
          CASE WHEN count(cost_usd) = count(*) THEN sum(cost_usd) END AS cost_usd,
          CASE WHEN count(cached_calls) = count(*) THEN sum(cached_calls) END::BIGINT
            AS cached_calls,
-         CASE WHEN count(wall_s) = count(*) THEN sum(wall_s) END AS wall_s
-  FROM results GROUP BY run_no
+         CASE WHEN count(wall_s) = count(*) THEN sum(wall_s) END AS wall_s,
+         CASE WHEN count(fresh_cost_usd) = count(*)
+              THEN sum(fresh_cost_usd / samples)
+                   / nullif(sum(passed / graded) FILTER (graded > 0), 0)
+         END AS cost_per_solved
+  FROM problem_rollup GROUP BY run_no
 )
-SELECT runs.run_json -> '$.config.knobs' AS given,
-       runs.run_id, runs.method, runs.worker, runs.meta, runs.benchmark, runs.benchmark_digest,
+SELECT try(runs.run_json -> '$.config.knobs') AS given,
+       runs.run_no, runs.run_id, runs.method, runs.worker, runs.meta, runs.benchmark,
+       runs.benchmark_digest,
        runs.list, runs.protocol, runs.level, runs.grader_version, runs.price_table, runs.kind,
        runs.status, runs.started_at, runs.n_samples, runs.problems_asked, runs.samples_asked,
        runs.samples_left,
@@ -73,43 +61,21 @@ SELECT runs.run_json -> '$.config.knobs' AS given,
        coalesce(runs.first_look, false) AS first_look,
        coalesce(runs.custom, false) AS custom,
        coalesce(runs.needs_environment, false) AS needs_environment,
-       runs.environment, runs.left_out, runs.artifact,
+       runs.environment, runs.left_out, runs.artifact, runs.origin,
        value, deviation, coalesce(problems, 0) AS problems, coalesce(graded, 0) AS graded,
        coalesce(errored, 0) AS errored, floor, ceiling, overlap_free, calls, tokens,
-       fresh_cost_usd, cost_usd, cached_calls, wall_s
-FROM runs LEFT JOIN scores USING (run_no) LEFT JOIN spent USING (run_no)
-WHERE runs.stage = 'eval'
-ORDER BY value DESC NULLS LAST, started_at
+       fresh_cost_usd, cost_usd, cached_calls, wall_s, cost_per_solved
+FROM runs LEFT JOIN scores USING (run_no)
+WHERE runs.stage = 'eval' AND (?::TEXT IS NULL OR runs.run_id = ?)
+ORDER BY value DESC NULLS LAST, started_at, runs.run_id
 """
 
 
-SEARCHES = """
-WITH tried AS (
-  SELECT run_no, count(*) AS trials, count(*) FILTER (passed) AS passed,
-         count(DISTINCT problem_id) AS problems
-  FROM (SELECT DISTINCT ON (run_no, result_key) * FROM trials) GROUP BY run_no
-), spent AS (
-  SELECT run_no, count(*) AS calls,
-         CASE WHEN count(prompt_tokens) = count(*) AND count(completion_tokens) = count(*)
-              THEN sum(prompt_tokens + completion_tokens) END::BIGINT AS tokens,
-         CASE WHEN count(fresh_cost_usd) = count(*) THEN sum(fresh_cost_usd) END AS fresh_cost_usd,
-         CASE WHEN count(cost_usd) = count(*) THEN sum(cost_usd) END AS cost_usd,
-         count(*) FILTER (cached) AS cached_calls
-  FROM calls WHERE error IS NULL GROUP BY run_no
-)
-SELECT run_id, run_json -> '$.config.knobs' AS given, method, worker, meta, benchmark, list,
-       protocol, level, kind, status, started_at,
-       knobs, command, coalesce(trials, 0) AS trials, coalesce(passed, 0) AS passed,
-       coalesce(problems, 0) AS problems, coalesce(calls, 0) AS calls, tokens, fresh_cost_usd,
-       cost_usd, coalesce(cached_calls, 0) AS cached_calls,
-       (SELECT list(rows.run_id ORDER BY rows.run_id) FROM runs AS rows
-        WHERE rows.stage = 'eval' AND rows.artifact ->> 'run' = runs.run_id) AS used_by
-FROM runs LEFT JOIN tried USING (run_no) LEFT JOIN spent USING (run_no)
-WHERE stage = 'fit'
-ORDER BY started_at NULLS LAST, run_id
-"""
-
-
+Equal = Literal["all", "level", "calls", "dollars"]
+TOLERANCE = 0.10  # by which mean calls or dollars that count as equal may lie apart
+OPEN = ("gpt-oss", "qwen", "llama", "mistral", "mixtral", "gemma", "deepseek", "starcoder", "phi-",
+        "smollm", "olmo", "granite", "glm-", "kimi", "codestral", "devstral")  # fmt: skip
+CLOSED = ("gpt-", "chatgpt", "claude", "gemini", "o1", "o3", "o4")
 TAKEN = ("prompt_tokens", "completion_tokens", "fresh_cost_usd")  # by a call
 
 
@@ -133,60 +99,21 @@ class SearchCost:
 
 
 @dataclass(frozen=True)
-class SearchRow:
-    """One search: what a method's `fit` tried before any row, and what that took so far."""
+class Origin:
+    """Where an imported run was read from."""
 
-    run_id: str
-    named: str  # the method with the knobs that it was given
-    method: str
-    worker: str
-    meta: str | None
-    benchmark: str
-    list: str | None
-    protocol: str | None
-    level: str | None
-    kind: str
-    status: str | None
-    started_at: float | None
-    knobs: str  # JSON
-    command: str | None
-    trials: int  # graded attempts
-    passed: int  # of these
-    problems: int  # that were attempted
-    calls: int
-    tokens: int | None
-    fresh_cost_usd: float | None
-    cost_usd: float | None
-    cached_calls: int
-    used_by: tuple[str, ...]  # rows that rest on it
-    nodes: tuple[SearchNode, ...]
-
-    @property
-    def best(self) -> SearchNode | None:
-        return best_of(self.nodes)
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One graded attempt of a search at a problem."""
-
-    problem_id: str
-    sample: int  # tells it from other attempts at the problem
-    label: str | None
-    passed: bool | None
-    share: float | None  # of all tests of the problem
-    detail: str | None
-    code_sha: str | None
-    calls: int | None
-    tokens: float | None
-    usd: float | None
-    wall_s: float | None
+    format: str | None
+    file: str | None
+    sha256: str | None
+    tool: str | None  # that made the file, with its version where the file says it
+    imported_at: float | None  # unix seconds
 
 
 @dataclass(frozen=True)
 class BoardRow:
     """One run: what was asked, how often it solved, and what that took (sums over samples)."""
 
+    run_no: int  # its number in this snapshot
     run_id: str
     named: str  # the method with the knobs that it was given
     method: str
@@ -199,7 +126,7 @@ class BoardRow:
     level: str | None
     grader_version: str | None
     price_table: str | None
-    kind: str  # measured or simulated
+    kind: str  # measured, simulated or imported
     status: str | None  # running, complete, partial, interrupted, budget, refused, failed
     started_at: float | None  # unix seconds
     n_samples: int | None  # draws per problem
@@ -226,7 +153,14 @@ class BoardRow:
     cost_usd: float | None  # what was paid
     cached_calls: int | None  # answered by kept replies, so that time is not comparable
     wall_s: float | None
+    cost_per_solved: float | None = None  # by `harness.aggregate.cost_per_solved`, of fresh prices
+    origin: Origin | None = None  # None: measured here
     search: SearchCost | None = None  # None: the method needs none
+
+    @property
+    def facts(self) -> tuple[bool | None, float | None]:
+        """Whether the worker's weights are open, and its parameters in billions."""
+        return model_facts(self.worker)
 
     def per_sample(self, total: float | None) -> float | None:
         """A sum over this run's samples as their mean; None when it is unknown or there is none."""
@@ -247,8 +181,9 @@ class BoardRow:
             return "oracle"
         if self.first_look:
             return "first look, not a score"
-        if (self.sandbox or "").startswith(MIXED):
-            return f"sandbox {self.sandbox}"
+        for name in ("sandbox", "grader_version"):
+            if (getattr(self, name) or "").startswith(MIXED):
+                return f"{name.partition('_')[0]} {getattr(self, name)}"
         if not self.complete:
             return self.status or "incomplete"
         return None
@@ -261,6 +196,12 @@ class Group:
     rows: tuple[BoardRow, ...]
     best: frozenset[str]  # run ids of the first place; empty where nothing is compared
     problems: int  # the most that a ranked row has; rows with fewer solved another task
+    equal: str = ""  # what else they share, in words: "level L1", "5 to 5.4 calls a sample"
+
+    @property
+    def ranked(self) -> tuple[BoardRow, ...]:
+        """The rows that are compared with one another, best first."""
+        return tuple(row for row in self.rows if not self.note(row))
 
     def note(self, row: BoardRow) -> str:
         """What keeps a row out of the ranking, in a few words; empty when it is in it."""
@@ -268,6 +209,23 @@ class Group:
             return row.unranked
         short = row.estimate.problems < self.problems
         return f"only {row.estimate.problems} of {self.problems} problems" if short else ""
+
+
+@dataclass(frozen=True)
+class ReportedRow:
+    """One number that a paper prints."""
+
+    source: str
+    place: str  # "table 1"
+    row_key: str
+    type: str | None
+    method: str | None
+    worker: str | None
+    meta: str | None
+    benchmark: str  # "HumanEval", "MBPP", "BigCodeBench", "Overall"
+    value: float | None  # a share
+    printed: str | None
+    note: str | None
 
 
 @dataclass(frozen=True)
@@ -291,12 +249,11 @@ class SampleRow:
 def board(connection: DuckDBPyConnection, run_id: str | None = None) -> list[BoardRow]:
     """Every run as a row, or the one asked for; best first."""
     rows = []
-    for found in _dicts(connection, BOARD):
-        if run_id not in (None, found["run_id"]):
-            continue
+    for found in dicts(connection, BOARD, [run_id, run_id]):
         left_out = found.pop("left_out")
         found["left_out"] = None if left_out is None else len(json.loads(left_out))
         found["search"] = _search_cost(found.pop("artifact"))
+        found["origin"] = origin_of(found["origin"])
         value, deviation = found.pop("value"), found.pop("deviation")
         problems, graded = found.pop("problems"), found.pop("graded")
         low, high = None, None
@@ -304,11 +261,11 @@ def board(connection: DuckDBPyConnection, run_id: str | None = None) -> list[Boa
             low, high = interval(value, deviation, problems, single=problems == graded)
         bounds = (found.pop("errored"), found.pop("floor"), found.pop("ceiling"))
         estimate = Estimate(value, low, high, problems, graded, *bounds)
-        rows.append(BoardRow(**_known(found), estimate=estimate))
+        rows.append(BoardRow(**named_columns(found), estimate=estimate))
     return rows
 
 
-def _known(found: dict[str, Any]) -> dict[str, Any]:
+def named_columns(found: dict[str, Any]) -> dict[str, Any]:
     """The columns of a run, with its name, and "unknown" where it has to be called something."""
     said = {k: found[k] or "unknown" for k in ("method", "worker", "benchmark", "kind")}
     given, knobs = json.loads(found["given"] or "null"), json.loads(found["knobs"] or "null")
@@ -329,27 +286,21 @@ def _search_cost(artifact: str | None) -> SearchCost | None:
     return SearchCost(told.get("run"), told.get("file"), told.get("problems"), **known)
 
 
-def searches(connection: DuckDBPyConnection, run_id: str | None = None) -> list[SearchRow]:
-    """Every search, or the one asked for; the oldest first."""
-    rows = []
-    for found in _dicts(connection, SEARCHES):
-        if run_id in (None, found["run_id"]):
-            nodes = tuple(nodes_of(_facts(connection, "node", found["run_id"])))
-            used_by = tuple(found.pop("used_by") or ())
-            rows.append(SearchRow(**_known(found), used_by=used_by, nodes=nodes))
-    return rows
+def origin_of(told: str | None) -> Origin | None:
+    """Where an imported run comes from, from what run.json says of it."""
+    found = object_of(told)
+    if not found:
+        return None
+    texts = {name: None if found.get(name) is None else str(found[name])
+             for name in ("format", "file", "sha256", "tool")}  # fmt: skip
+    at = found.get("imported_at")
+    return Origin(**texts, imported_at=at if isinstance(at, int | float) else None)
 
 
-def search_steps(connection: DuckDBPyConnection, run_id: str) -> list[dict[str, float]]:
-    """The steps of a search that trains, their numbers by name."""
-    return steps_of(_facts(connection, "note", run_id))
-
-
-def attempts(connection: DuckDBPyConnection, run_id: str) -> list[Attempt]:
-    """The graded attempts of a search, in the order in which they ended."""
-    last = {row["result_key"]: row for row in _facts(connection, "trial", run_id)}
-    names = Attempt.__dataclass_fields__
-    return [Attempt(**{name: row[name] for name in names}) for row in last.values()]
+def stage_of(connection: DuckDBPyConnection, run_id: str) -> str | None:
+    """What a run is, eval or fit; None where there is no such run."""
+    found = connection.execute("SELECT stage FROM runs WHERE run_id = ?", [run_id]).fetchone()
+    return None if found is None else str(found[0])
 
 
 def _whole(name: str) -> str:
@@ -364,11 +315,11 @@ def run_rounds(
     found = [
         {"kind": kind, **row}
         for kind in ("round", "hidden")
-        for row in _facts(connection, kind, run_id)
+        for row in facts_of(connection, kind, run_id)
     ]
     found += [
         {"kind": "call", **row}
-        for row in _dicts(
+        for row in dicts(
             connection,
             "SELECT result_key, problem_id, round, count(*) AS count, "
             f"{', '.join(f'{_whole(name)} AS {name}' for name in TAKEN)} FROM calls "
@@ -401,15 +352,19 @@ def best_of_n(connection: DuckDBPyConnection, row: BoardRow) -> tuple[BoardRow, 
 
 def solved_problems(connection: DuckDBPyConnection, run_id: str) -> frozenset[str]:
     """The problems of a run that have a verdict."""
-    return frozenset(one.problem_id for one in samples(connection, run_id)
-                     if one.verdict not in UNGRADED)  # fmt: skip
+    found = connection.execute(
+        "SELECT problem_id FROM problem_rollup JOIN problems USING (problem_no) "
+        "WHERE run_no = (SELECT run_no FROM runs WHERE run_id = ?) AND graded > 0",
+        [run_id],
+    )
+    return frozenset(problem_id for (problem_id,) in found.fetchall())
 
 
-def _facts(connection: DuckDBPyConnection, kind: str, run_id: str) -> list[dict[str, Any]]:
+def facts_of(connection: DuckDBPyConnection, kind: str, run_id: str) -> list[dict[str, Any]]:
     """All records of a kind that a run has, in the order of its journal, in the journal's words."""
     names = ", ".join(f'"{name}"' for name in FACTS[kind])
     found = []
-    for row in _dicts(
+    for row in dicts(
         connection,
         f"SELECT {names} FROM {TABLE_OF[kind]} "
         "WHERE run_no = (SELECT run_no FROM runs WHERE run_id = ?) ORDER BY segment, rowid",
@@ -421,69 +376,112 @@ def _facts(connection: DuckDBPyConnection, kind: str, run_id: str) -> list[dict[
     return found
 
 
-def groups(rows: Iterable[BoardRow]) -> list[Group]:
-    """The rows apart by what may be compared, the groups by benchmark and then by size."""
+def groups(rows: Iterable[BoardRow], equal: Equal = "all") -> list[Group]:
+    """The rows apart by what may be compared, the groups by benchmark and then by size.
+
+    `equal` takes each further apart. By "level": only what may do the same with feedback tests. By
+    "calls" or "dollars": rows whose means a sample agree within TOLERANCE. The least mean and all
+    that are at most so much above it stand together, then the least of the rest, and so on; rows
+    whose mean is not known stand apart, each alone.
+    """
     apart: dict[tuple[str, ...], list[BoardRow]] = {}
     for row in rows:
         apart.setdefault(row.ranking, []).append(row)
-    found = []
-    for members in apart.values():
-        ranked = [row for row in members if row.unranked is None]
-        problems = max((row.estimate.problems for row in ranked), default=0)
-        full = [row for row in ranked if row.estimate.problems == problems]
-        top = max((row.estimate.value or 0.0 for row in full), default=None)
-        best = frozenset(row.run_id for row in full if row.estimate.value == top)
-        members.sort(key=lambda row: row not in full)  # the order by score stays within both
-        found.append(Group(tuple(members), best if len(full) > 1 else frozenset(), problems))
-    return sorted(found, key=lambda g: (g.rows[0].benchmark, -len(g.rows)))
+    like = sorted(apart.values(), key=lambda members: (members[0].benchmark, -len(members)))
+    return [_group(some, words) for members in like for words, some in _apart(members, equal)]
 
 
-def samples(connection: DuckDBPyConnection, run_id: str) -> list[SampleRow]:
-    """The graded samples of a run, in the benchmark's order as far as ids tell it."""
-    names = ", ".join(SampleRow.__dataclass_fields__)
-    found = _dicts(
-        connection,
-        f"SELECT {names} FROM results JOIN runs USING (run_no) WHERE run_id = ? "
-        "ORDER BY try_cast(regexp_extract(problem_id, '([0-9]+)$', 1) AS INTEGER), "
-        "problem_id, sample",
-        [run_id],
-    )
-    return [SampleRow(**row) for row in found]
+def _group(members: list[BoardRow], equal: str) -> Group:
+    ranked = [row for row in members if row.unranked is None]
+    problems = max((row.estimate.problems for row in ranked), default=0)
+    full = [row for row in ranked if row.estimate.problems == problems]
+    top = max((row.estimate.value or 0.0 for row in full), default=None)
+    best = frozenset(row.run_id for row in full if row.estimate.value == top)
+    members.sort(key=lambda row: row not in full)  # the order by score stays within both
+    return Group(tuple(members), best if len(full) > 1 else frozenset(), problems, equal)
 
 
-def sample_trajectory(
-    connection: DuckDBPyConnection, results_dir: Path, run_id: str, problem_id: str, sample: int
-) -> Trajectory:
-    """One sample's last try with its texts, which are read from the journal.
+def _apart(members: list[BoardRow], equal: Equal) -> list[tuple[str, list[BoardRow]]]:
+    """Rows of one ranking by what they are to agree in, with what that is in words."""
+    if equal == "all":
+        return [("", members)]
+    if equal == "level":
+        levels = sorted({row.level or "unknown" for row in members})
+        return [
+            (f"level {level}", [row for row in members if (row.level or "unknown") == level])
+            for level in levels
+        ]
 
-    Raises StoreError when the journal is gone or changed.
+    def mean(row: BoardRow) -> float | None:
+        return row.per_sample(row.calls if equal == "calls" else row.fresh_cost_usd)
+
+    words = count if equal == "calls" else dollars
+    known = sorted(m for row in members if (m := mean(row)) is not None)
+    found: list[tuple[str, list[BoardRow]]] = []
+    while known:
+        low = known[0]
+        high = max(m for m in known if m <= low * (1 + TOLERANCE))
+        known = [m for m in known if m > high]
+        between = words(low) if low == high else f"{words(low)} to {words(high)}"
+        unit = "calls a sample" if equal == "calls" else "a sample"
+        some = [row for row in members if (m := mean(row)) is not None and low <= m <= high]
+        found.append((f"{between} {unit}", some))
+    return found + [(f"{equal} unknown", [row]) for row in members if mean(row) is None]
+
+
+def matching(rows: Iterable[BoardRow], words: str) -> list[BoardRow]:
+    """The rows in which each of the words stands somewhere, in any case."""
+    terms = words.casefold().split()
+    return [
+        row
+        for row in rows
+        if all(
+            term
+            in f"{row.named} {row.worker} {row.meta or ''} {row.benchmark} {row.list} "
+            f"{row.protocol} {row.level} {row.kind} {row.status} {row.run_id}".casefold()
+            for term in terms
+        )
+    ]
+
+
+def model_facts(name: str) -> tuple[bool | None, float | None]:
+    """Whether a model's weights are open, and its parameters in billions; None: not told.
+
+    What can be run here (`local/`, `hf/`, `vllm/`) is open. A server speaks for any model: there
+    the name decides, as far as it is that of a known family. The size is the one that the name
+    says, in all ("30b-a3b" is 30); "8x7b" leaves open what the parts share.
     """
-    records: list[tuple[float, int, dict[str, Any]]] = []
-    for kind, table in TABLE_OF.items():
-        names = ", ".join(f'"{name}"' for name in FACTS[kind])
-        for row in _dicts(
-            connection,
-            f"SELECT {names} FROM {table} WHERE run_no = (SELECT run_no FROM runs WHERE run_id = ?)"
-            " AND problem_id = ? AND sample = ?",
-            [run_id, problem_id, sample],
-        ):
-            for name in (n for n, sql in FACTS[kind].items() if sql == "JSON" and row[n]):
-                row[name] = json.loads(row[name])
-            record = {"kind": kind, **(row.pop("fields", None) or {}), **row}
-            records.append((row["logged_at"] or 0.0, row["segment"], record))
-    records.sort(key=lambda item: (item[1], item[0]))
-    found = trajectory(run_id, problem_id, sample, [(s, record) for _, s, record in records])
-    places = connection.execute(
-        "SELECT DISTINCT ON (sha256) sha256, path, start, bytes FROM artifacts "
-        "WHERE run_no = (SELECT run_no FROM runs WHERE run_id = ?) "
-        "AND sha256 IN (SELECT unnest(?))",
-        [run_id, found.digests()],
-    ).fetchall()
-    found.texts = {sha: read_artifact(results_dir, *place) for sha, *place in places}
-    return found
+    provider, _, rest = name.casefold().partition("/")
+    rest = rest or provider
+    open_weights: bool | None = None
+    if provider in ("local", "hf", "vllm") or any(family in rest for family in OPEN):
+        open_weights = True
+    elif any(rest.rpartition("/")[2].startswith(family) for family in CLOSED):
+        open_weights = False
+    if provider in ("sim", "scripted", "replay"):
+        return (None, None)
+    found = re.search(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", rest)
+    if found is None:
+        return open_weights, None
+    return open_weights, float(found[1]) / (1 if found[2] == "b" else 1000)
 
 
-def _dicts(
+def reported(connection: DuckDBPyConnection) -> list[ReportedRow]:
+    """What papers print, by their places and rows: measured by others, in no ranking here."""
+    names = ", ".join(ReportedRow.__dataclass_fields__)
+    return [
+        ReportedRow(**row)
+        for row in dicts(connection, f"SELECT {names} FROM reported ORDER BY rowid")
+    ]
+
+
+def object_of(text: str | None) -> dict[str, Any]:
+    """The object that a JSON text holds; empty where it holds none."""
+    found = json.loads(text or "null")
+    return found if isinstance(found, dict) else {}
+
+
+def dicts(
     connection: DuckDBPyConnection, query: str, parameters: Sequence[Any] = ()
 ) -> list[dict[str, Any]]:
     result = connection.execute(query, list(parameters))

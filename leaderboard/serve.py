@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 from harness.errors import StoreError, UsageError
 from harness.processes import child_environment
 from harness.store import Store, current_snapshot, plain
+from leaderboard.views import VIEWS
+
+LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def serve(
-    results_dir: Path, *, host: str = "127.0.0.1", port: int = 8501, open_browser: bool = True
+    results_dir: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    open_browser: bool = True,
+    names: Sequence[str] = (),
 ) -> int:
     """Serve the board until it is interrupted; return 0 then, else the server's exit code.
 
-    What the journals hold anew is brought in first. Raises UsageError when the port is none or
-    taken, Streamlit or the results folder missing; StoreError when the results cannot be read.
+    What the journals hold anew is brought in first. On an address of this machine alone, only pages
+    that were asked for under a name of it are answered, so that no web site can have its own name
+    lead here; `names` are further ones, as a proxy in front of it has.
+
+    Raises UsageError when the port is none or taken, Streamlit or the results folder missing;
+    StoreError when the results cannot be read.
     """
     _check_address(host, port)
     if importlib.util.find_spec("streamlit") is None:
@@ -30,7 +45,9 @@ def serve(
         )
     refresh(results_dir, lambda line: print(line, file=sys.stderr, flush=True))
     child = subprocess.Popen(
-        command(results_dir, host, port, open_browser), env=child_environment()
+        command(results_dir, host, port, open_browser, names),
+        # threads draw the pages; with a heap for each of them memory is not given back
+        env={"MALLOC_ARENA_MAX": "2", **child_environment()},
     )
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     try:
@@ -85,7 +102,9 @@ def refresh(results_dir: Path, say: Callable[[str], object], *, lock_wait_s: flo
         say(plain(problem))
 
 
-def command(results_dir: Path, host: str, port: int, open_browser: bool) -> list[str]:
+def command(
+    results_dir: Path, host: str, port: int, open_browser: bool, names: Sequence[str] = ()
+) -> list[str]:
     """The server's command line: no usage statistics, no e-mail prompt, no Deploy button."""
     options = {
         "server.address": host,
@@ -95,7 +114,41 @@ def command(results_dir: Path, host: str, port: int, open_browser: bool) -> list
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": False,
         "client.toolbarMode": "minimal",
+        "theme.light.primaryColor": "#1d6fb8",
+        "theme.dark.primaryColor": "#3b86d1",
     }
     flags = [f"--{name}={str(value).lower()}" for name, value in options.items()]
+    if names or _is_local(host):
+        known = dict.fromkeys([*LOCAL, host, *names])
+        flags += [f"--server.allowedHosts={name}" for name in known]
     app = Path(__file__).with_name("app.py")
-    return [sys.executable, "-m", "streamlit", "run", str(app), *flags, "--", str(results_dir)]
+    return [sys.executable, "-m", "leaderboard.serve", "run", str(app), *flags, "--",
+            str(results_dir)]  # fmt: skip
+
+
+def _is_local(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def warm() -> None:
+    """Import what pages need, so that the first one does not wait for it."""
+    for name in ("duckdb", "pandas", "pyarrow", "altair"):
+        importlib.import_module(name)
+    for name in VIEWS:
+        importlib.import_module(f"leaderboard.views.{name}")
+
+
+def main() -> None:
+    """Streamlit's command line in this process, its pages' imports under way beside it."""
+    from streamlit.web.cli import main as streamlit
+
+    threading.Thread(target=warm, daemon=True).start()
+    streamlit(prog_name="streamlit")
+
+
+if __name__ == "__main__":
+    main()

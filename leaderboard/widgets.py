@@ -6,51 +6,188 @@ ours that hold some go through `escaped`. None of it is read as Markdown or HTML
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import streamlit as st
 
-from harness.store import plain
+from harness.store import out_option, plain
+from leaderboard.queries import BoardRow, Origin, board
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from duckdb import DuckDBPyConnection
 
 NAME = 44  # characters of a row's name in a table
+PAGES = "pages of the navigation"  # the session's, by the name of their view; set by `app`
+
+FIRST_ROW = "python -m harness eval --method flowreasoner"
+STALE_S = 120  # by which journals may be ahead: a run makes a snapshot every 30 s
+TALL = 640  # pixels of a table that scrolls in itself
+DOLLARS = "$%.9g"  # of a column: the digits of `number(dollars(value))`
+JOINER = "\u2060"  # a character of no width
+ACTIVE = re.compile(
+    r"(?<=:)(?=//|material/|[a-z_]\w*:)|(?<=@)(?=\w)|(?<=www)(?=\.)"
+    r"|(?<=\s[-<>=~!])(?=[-<>=](?:\s|$))|(?<=^[-<>=~!])(?=[-<>=](?:\s|$))",
+    re.IGNORECASE,
+)  # where the page would make a link, an icon or another sign of plain text, escaped or not
+KEPT = 256  # answers kept for all readers together, of whatever snapshots
+
+Made = TypeVar("Made")
+Target = tuple[str, Mapping[str, str | None]]  # a view and the parameters of its address
 
 
-def go(run: str | None = None, sample: str | None = None) -> None:
-    """Make the address say which run and sample are looked at."""
-    for name, value in (("run", run), ("sample", sample)):
-        if value is not None:
-            st.query_params[name] = value
-        elif name in st.query_params:
-            del st.query_params[name]
+@dataclass(frozen=True)
+class Results:
+    """What a page shows: the folder of the results, and a snapshot of them to ask."""
+
+    folder: Path
+    connection: DuckDBPyConnection  # read-only, and this page's own
+    seq: int  # of the snapshot: what is computed from it may be kept under this number
+
+
+def kept(results: Results, key: Hashable, make: Callable[[], Made]) -> Made:
+    """What `make` finds in this snapshot, made once for all readers; nobody may change it.
+
+    `key` says what it is, in texts, numbers and tuples of them: ("matrix", *run_ids).
+    """
+    found: Made = _kept(str(results.folder.absolute()), results.seq, key, make)
+    return found
+
+
+@st.cache_resource(max_entries=KEPT, show_spinner=False)
+def _kept(folder: str, seq: int, key: Hashable, _make: Callable[[], Any]) -> Any:
+    del folder, seq, key  # they only tell the answers apart
+    return _make()
+
+
+def board_rows(results: Results) -> tuple[BoardRow, ...]:
+    """Every run of the board, best first, asked of the snapshot once."""
+    return kept(results, "board", lambda: tuple(board(results.connection)))
+
+
+def first_row(why: str) -> None:
+    """Why there is nothing to show, and which command changes that."""
+    st.info(why)
+    st.code(FIRST_ROW, language="bash", wrap_lines=True)
+
+
+def origin_words(kind: str, told: Origin | None) -> str:
+    """Where a run comes from, in words."""
+    if kind == "measured":
+        return "measured here"
+    if told is None:
+        return plain(kind)
+    words = [told.tool or told.format, f"from {told.file}" if told.file else None]
+    return plain(" ".join(["imported:", *(word for word in words if word)]))
+
+
+def snapshot_words(results: Results) -> str:
+    """Which snapshot is shown, and of when."""
+    made = _mtime(results.folder / f"board-{results.seq}.duckdb")
+    return f"snapshot {results.seq}" + ("" if made is None else f" of {stamp(made)}")
+
+
+def stale(results: Results) -> None:
+    """Say it where the journals have gone on and the snapshot has not."""
+    made = _mtime(results.folder / f"board-{results.seq}.duckdb")
+    newest = _newest_journal(str(results.folder))
+    if made is None or newest is None or newest - made < STALE_S:
+        return
+    st.warning(
+        escaped(
+            f"What is shown is of {stamp(made)}, and the journals hold records of {stamp(newest)}. "
+            "A run that goes on brings the board up to date by itself; otherwise start the board "
+            "again, or use:"
+        )
+    )
+    st.code(f"python -m harness rebuild{out_option(results.folder)}", language="bash",
+            wrap_lines=True)  # fmt: skip
+
+
+@st.cache_resource(ttl=10, max_entries=8, show_spinner=False)
+def _newest_journal(folder: str) -> float | None:
+    """When something was last written to the journal of a run that can be read."""
+    found = (_mtime(path) for path in Path(folder).glob("runs/*/*.jsonl"))
+    return max((at for at in found if at is not None), default=None)
+
+
+def _mtime(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # a snapshot that was followed by two others, or a deleted run
+        return None
+
+
+def go(view: str, **params: str | None) -> None:
+    """Open a view with these parameters in its address; None leaves one out.
+
+    May be called from a page, which ends there, and as a callback:
+    `st.button("Its run", on_click=go, args=("trajectory",), kwargs={"run": run_id})`.
+    """
+    told = {name: value for name, value in params.items() if value is not None}
+    st.switch_page(st.session_state[PAGES][view], query_params=told)
 
 
 def clickable(
     records: Sequence[dict[str, Any]],
     key: str,
-    targets: Sequence[tuple[str, str | None]],
+    targets: Sequence[Target],
     columns: dict[str, Any],
+    *,
+    alt: str | None = None,
 ) -> None:
-    """A table in which a click on a row makes the address name its target."""
+    """A table in which a click on a row opens its target: `("trajectory", {"run": run_id})`."""
     import pyarrow as pa
 
     def chosen() -> None:
         selection = st.session_state[key]["selection"]
         picked = [*selection["rows"], *(cell[0] for cell in selection["cells"])]
         if picked:
-            go(*targets[picked[0]])
+            view, params = targets[picked[0]]
+            go(view, **params)
 
     st.dataframe(
         pa.Table.from_pylist([{k: _cell(v) for k, v in row.items()} for row in records]),
         key=key,
         hide_index=True,
-        height="content" if len(records) <= 30 else "auto",
+        height="content" if len(records) <= 25 else TALL,
         placeholder="unknown",
         column_config=columns,
         on_select=chosen,
         selection_mode=("single-row", "single-cell"),
+        alt=alt,
     )
+
+
+def clickable_cells(
+    table: pa.Table,
+    key: str,
+    target: Callable[[int, str], Target | None],
+    columns: dict[str, Any],
+    *,
+    alt: str | None = None,
+) -> None:
+    """A large table, of cells that are safe to show, in which a click on a cell opens its target.
+
+    `target` is told the row of the cell and the name of its column; None: it leads nowhere.
+    """
+
+    def chosen() -> None:
+        for row, column in st.session_state[key]["selection"]["cells"]:
+            if (found := target(row, column)) is not None:
+                view, params = found
+                go(view, **params)
+
+    st.dataframe(
+        table, key=key, hide_index=True, placeholder="", column_config=columns, on_select=chosen,
+        selection_mode="single-cell", alt=alt,
+        height="content" if table.num_rows <= 25 else TALL,
+    )  # fmt: skip
 
 
 def plain_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -90,22 +227,40 @@ def code(text: str, language: str | None = None) -> None:
 
 
 def escaped(text: str) -> str:
-    """`text` for a label, where Markdown would be read: every mark loses its meaning."""
-    marks = "\\`*_{}[]()<>#+-.!|~$:"
-    return "".join(f"\\{ch}" if ch in marks else ch for ch in " ".join(plain(text).split()))
+    """`text` for a label, where Markdown would be read: every mark loses its meaning.
+
+    What the page would still make of it (links of plain addresses, icons, arrows) is kept apart by
+    a character of no width.
+    """
+    marks = "\\`*_{}[]()<>#+-.!|~$:&"
+    words = " ".join(plain(text).split())
+    return "".join(f"\\{ch}" if ch in marks else ch for ch in ACTIVE.sub(JOINER, words))
+
+
+def is_dark() -> bool:
+    """Whether the reader's page is dark."""
+    return st.context.theme.type == "dark"
 
 
 def metrics(values: Mapping[str, str], helps: Mapping[str, str] | None = None) -> None:
-    """Numbers side by side, each wide enough for "unknown"."""
+    """Numbers side by side, each wide enough for what it says."""
     with st.container(horizontal=True):
         for name, value in values.items():
-            width = 190 if len(value) > 9 else 150
+            width = max(150, 20 * len(value))
             st.metric(name, escaped(value), help=(helps or {}).get(name), width=width)
 
 
 def shortened(text: str, most: int) -> str:
     """`text` of at most so many characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def number(printed: str) -> float | None:
+    """The number that a formatter of `harness.metrics` prints, for a column that is sorted.
+
+    So that a table rounds as all else does: half up.
+    """
+    return None if printed == "unknown" else float(printed.replace(",", "").lstrip("$"))
 
 
 def stamp(at: float) -> str:

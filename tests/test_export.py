@@ -14,6 +14,7 @@ from harness.errors import UsageError
 from harness.journal import Journal
 from harness.store import Store, open_snapshot
 from leaderboard.export import FORMATS, table
+from tests.test_paper import compiled
 
 
 def run(results_dir: Path, run_id: str, verdicts: list[str], **fields: Any) -> None:
@@ -61,7 +62,7 @@ def test_markdown_keeps_rankings_apart_and_the_best_measured_row_bold(
 ) -> None:
     text = table(connection, "markdown")
     assert text.count("| Method |") == 2
-    assert r"| a&b\_c\|\<i\> | **75.0** | 30.1 to 95.4 | – | 4 |" in text
+    assert r"| a\&b\_c\|\<i\> | **75.0** | 30.1 to 95.4 | 1-2 | – | 4 |" in text
     assert text.count("**75.0**") == 1
     assert "2025-11-01; measured." in text
 
@@ -76,7 +77,7 @@ def test_an_errored_run_is_marked_and_its_unknown_cost_is_said(
 
 def test_latex_needs_booktabs_only_and_is_escaped(connection: DuckDBPyConnection) -> None:
     text = table(connection, "latex", benchmark="humaneval")
-    assert r"a\&b\_c|\textless{}i\textgreater{} & \textbf{75.0} & 30.1 to 95.4" in text
+    assert r"a\&b\_c\textbar{}\textless{}i\textgreater{} & \textbf{75.0} & 30.1 to 95.4" in text
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
     assert r"local/small\_model" in text
     assert r"\$1.00" in text
@@ -112,8 +113,8 @@ def test_an_unknown_format_or_an_empty_board_is_a_usage_error(
 
 
 def test_the_overlap_free_score_stands_beside_pass_at_1(connection: DuckDBPyConnection) -> None:
-    assert "| 50.0 | 15.0 to 85.0 | 33.3 | 4 |" in table(connection, "markdown")
-    assert "& 50.0 & 15.0 to 85.0 & 33.3 & 4 &" in table(connection, "latex")
+    assert "| 50.0 | 15.0 to 85.0 | 1-2 | 33.3 | 4 |" in table(connection, "markdown")
+    assert "& 50.0 & 15.0 to 85.0 & 1-2 & 33.3 & 4 &" in table(connection, "latex")
     assert "<td>33.3</td>" in table(connection, "html")
     assert "– where none is left" in table(connection, "html")
 
@@ -192,3 +193,24 @@ def test_what_a_search_took_is_a_column_of_its_own(tmp_path: Path) -> None:
     assert rows["found"]["fresh_cost_usd"] == rows["plain"]["fresh_cost_usd"] == "0.5"
     assert r"\$2.25 \\" in latex
     assert "in none of these numbers" in latex
+
+
+def test_the_table_compiles_whatever_a_row_is_called(
+    connection: DuckDBPyConnection, tmp_path: Path
+) -> None:
+    assert compiled(table(connection, "latex"), tmp_path).stat().st_size > 10_000
+
+
+def test_a_rank_is_the_range_of_places_that_paired_comparisons_leave_open(tmp_path: Path) -> None:
+    run(tmp_path, "best", ["passed"] * 20, method="best")
+    run(tmp_path, "near", ["passed"] * 19 + ["wrong"], method="near")
+    run(tmp_path, "far", ["wrong"] * 20, method="far")
+    run(tmp_path, "cut", ["passed"] * 2, method="cut")
+    store = Store(tmp_path)
+    store.ingest()
+    store.snapshot()
+    with open_snapshot(tmp_path) as connection:
+        text = table(connection, "csv")
+    rows = {row["run_id"]: row for row in csv.DictReader(io.StringIO(text))}
+    places = {name: (row["rank_first"], row["rank_last"]) for name, row in rows.items()}
+    assert places == {"best": ("1", "2"), "near": ("1", "2"), "far": ("3", "3"), "cut": ("", "")}

@@ -3,21 +3,22 @@
 import io
 import json
 import os
+import re
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
 from rich.console import Console
+from streamlit.util import calc_hash
 
+from harness.aggregate import cost_per_solved
 from harness.errors import StoreError, UsageError
 from harness.journal import Journal
 from harness.metrics import pass_at_1
@@ -25,89 +26,46 @@ from harness.show import show_run
 from harness.show_rounds import round_table
 from harness.show_sample import call_line
 from harness.store import Store, open_snapshot
+from leaderboard.costs import by_problem, cost_rows
 from leaderboard.export import table
+from leaderboard.outcomes import matrix, outcomes
 from leaderboard.queries import (
     BoardRow,
-    attempts,
     best_of_n,
     board,
     groups,
+    matching,
+    model_facts,
+    reported,
     run_rounds,
-    sample_trajectory,
-    samples,
-    search_steps,
-    searches,
 )
-from leaderboard.serve import refresh, serve
+from leaderboard.records import Texts, read_sample, some_samples
+from leaderboard.running import error_kinds, runs
+from leaderboard.search_rows import attempts, search_steps, searches
+from leaderboard.serve import command, refresh, serve
+from leaderboard.views import VIEWS
+from leaderboard.views.board import QUESTION
+from leaderboard.widgets import Results, kept
+from tests.browser import free_port
+from tests.results_maker import (
+    DRAWS,
+    FLOW,
+    HALF,
+    HOSTILE,
+    LABEL,
+    app_text,
+    drawn,
+    in_rounds,
+    published,
+    run,
+    search,
+    text_of,
+)
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from streamlit.testing.v1 import AppTest
 
-HOSTILE = (
-    "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
-    " **bold** $x^2$ [link](http://example.com) \x1b[31mred \ud800 :smile:"
-)
-
-HALF = "\ud800"  # of a character: no code that Python reads holds one
-LABEL = "</text><script>document.title='owned'</script>"
-WORKFLOW = f"""\
-class Workflow:
-    async def __call__(self, problem, entry_point):
-        solution = await self.custom_code_generate(problem=problem, model={LABEL!r})
-        while solution == "\\"]; n9 [URL=\\"javascript:alert(1)\\"];":
-            solution = await self.test(solution=solution)
-        return solution, 0  # {HOSTILE.replace(HALF, "")}
-"""
-
-
-def run(results_dir: Path, run_id: str, outcomes: dict[str, list[str]], **fields: Any) -> Path:
-    """A finished run: the verdicts of each problem's samples, every sample with a trajectory."""
-    journal = Journal(results_dir / "runs" / run_id)
-    asked = fields.pop("asked", sum(map(len, outcomes.values())))
-    cost = fields.pop("cost", 0.25)
-    session = fields.pop("session", {})
-    head = {"run_id": run_id, "benchmark": "humaneval", "benchmark_digest": "7dce6050a7d6",
-            "list": "full", "protocol": "public", "level": "L2", "method": "flow", "knobs": {},
-            "roles": {"worker": {"model": "local/small"}, "meta": {"model": "local/big"}},
-            "n_samples": 1, "seed": 0, "grader_version": "1", "price_table": "none",
-            "kind": "measured", "started_at": 1762000000.0}  # fmt: skip
-    (journal.run_dir / "run.json").write_text(json.dumps(head | fields))
-    journal.write("session", event="start", problems=len(outcomes), samples=asked,
-                  **session)  # fmt: skip
-    for problem_id, verdicts in outcomes.items():
-        for sample, verdict in enumerate(verdicts):
-            key = {"result_key": f"{problem_id}:{sample}", "problem_id": problem_id,
-                   "sample": sample}  # fmt: skip
-            request = {"messages": [{"role": "user", "content": f"Solve {problem_id}. {HOSTILE}"}]}
-            journal.write(
-                "call", **key, call_no=1, attempt=1, round=1, role="meta", model="local/big",
-                request_sha=journal.artifact(json.dumps(request)),
-                response_sha=journal.artifact(f"reply to {problem_id} {HOSTILE}"),
-                prompt_tokens=70, completion_tokens=30, cost_usd=cost, latency_s=0.5,
-            )  # fmt: skip
-            workflow_sha = journal.artifact(WORKFLOW)
-            journal.write("round", **key, round=1, modification=HOSTILE, score=0.5, scores=[0.5],
-                          workflow_sha=workflow_sha)  # fmt: skip
-            broken = journal.artifact(f"class Workflow(: ...  # {HOSTILE.replace(HALF, '')}")
-            journal.write("round", **key, round=2, parent=1, modification=HOSTILE, score=0.0,
-                          scores=[0.0], workflow_sha=broken, error=HOSTILE)  # fmt: skip
-            journal.write("feedback", **key, round=1, passed=1, total=2, errors=[HOSTILE])
-            journal.write("ensemble", **key, winner=HOSTILE)
-            journal.write(
-                "result", **key, verdict=verdict, detail=HOSTILE, calls=1, prompt_tokens=70,
-                completion_tokens=30, cost_usd=cost, wall_s=3.0,
-                solution_sha=journal.artifact(f"def f(): ...  # {problem_id} {HOSTILE}"),
-            )  # fmt: skip
-    journal.write("session", event="end", status="complete")
-    journal.close()
-    return journal.run_dir
-
-
-def published(results_dir: Path) -> Path:
-    store = Store(results_dir)
-    store.ingest()
-    store.snapshot()
-    return results_dir
+PATHS = [import_module(f"leaderboard.views.{name}").PATH for name in VIEWS]
 
 
 def board_of(results_dir: Path) -> dict[str, BoardRow]:
@@ -116,7 +74,7 @@ def board_of(results_dir: Path) -> dict[str, BoardRow]:
 
 
 def test_the_board_and_the_metric_agree_on_every_kind_of_run(tmp_path: Path) -> None:
-    runs: dict[str, dict[str, list[str]]] = {
+    told: dict[str, dict[str, list[str]]] = {
         "single": {"a/0": ["passed"], "a/1": ["wrong"], "a/2": ["passed"]},
         "several": {"a/0": ["passed", "wrong"], "a/1": ["wrong", "wrong"], "a/2": ["passed"] * 2},
         "errored": {"a/0": ["passed"], "a/1": ["invalid"], "a/2": ["timeout"]},
@@ -124,13 +82,13 @@ def test_the_board_and_the_metric_agree_on_every_kind_of_run(tmp_path: Path) -> 
         "broken": {"a/0": ["invalid"]},
         "empty": {},
     }
-    for name, outcomes in runs.items():
-        run(tmp_path, name, outcomes)
+    for name, found_of in told.items():
+        run(tmp_path, name, found_of)
     rows = board_of(tmp_path)
-    for name, outcomes in runs.items():
+    for name, found_of in told.items():
         expected = pass_at_1({
             problem: [None if v == "invalid" else v == "passed" for v in verdicts]
-            for problem, verdicts in outcomes.items()
+            for problem, verdicts in found_of.items()
         })  # fmt: skip
         found = rows[name].estimate
         assert (found.problems, found.samples, found.errored) == (
@@ -221,7 +179,7 @@ def test_runs_in_two_environments_share_a_ranking_only_where_none_is_needed(tmp_
 def test_a_shorter_command_does_not_complete_a_long_run(tmp_path: Path) -> None:
     half = {f"a/{n}": ["passed"] for n in range(2)}
     run_dir = run(tmp_path, "long", half, asked=4, session={"command": "eval --limit 4"})
-    for number, kept in ((2, 1), (3, 2)):  # other problems, so that four are graded in the end
+    for number, more in ((2, 1), (3, 2)):  # other problems, so that four are graded in the end
         journal = Journal(run_dir)
         journal.write("session", event="start", problems=1, samples=1, command="eval --problems")
         journal.write("result", result_key=f"a/{number}:0", problem_id=f"a/{number}", sample=0,
@@ -229,7 +187,7 @@ def test_a_shorter_command_does_not_complete_a_long_run(tmp_path: Path) -> None:
         journal.write("session", event="end", status="complete")
         journal.close()
         row = board_of(tmp_path)["long"]
-        assert (row.estimate.samples, row.samples_asked, row.complete) == (2 + kept, 4, False)
+        assert (row.estimate.samples, row.samples_asked, row.complete) == (2 + more, 4, False)
         assert (row.unranked, row.command) == ("partial", "eval --limit 4")
     journal = Journal(run_dir)
     journal.write("session", event="start", problems=4, samples=4, resumed=4)
@@ -251,7 +209,7 @@ def test_a_call_given_up_in_flight_is_listed_and_changes_no_sum(tmp_path: Path) 
     after = board_of(tmp_path)["flow"]
     assert (after.tokens, after.cost_usd, after.calls) == (before.tokens, before.cost_usd, 1)
     with open_snapshot(tmp_path) as connection:
-        found = sample_trajectory(connection, tmp_path, "flow", "a/0", 0)
+        found = read_sample(connection, "flow", "a/0", 0)
     assert call_line(found.calls[1]).endswith(
         "unknown + unknown tokens · 0.5 s · unknown · cancelled"
     )
@@ -293,67 +251,20 @@ def test_a_board_beside_a_writer_shows_the_snapshot_that_is_there_and_says_so(
 def test_a_trajectory_holds_every_step_with_its_text(tmp_path: Path) -> None:
     run_dir = run(tmp_path, "flow", {"HumanEval/10": ["passed"], "HumanEval/9": ["wrong", "wrong"]})
     with open_snapshot(published(tmp_path)) as connection:
-        listed = [(one.problem_id, one.sample) for one in samples(connection, "flow")]
+        listed = [(one.problem_id, one.sample) for one in some_samples(connection, "flow")]
         assert listed == [("HumanEval/9", 0), ("HumanEval/9", 1), ("HumanEval/10", 0)]
-        found = sample_trajectory(connection, tmp_path, "flow", "HumanEval/9", 1)
+        found = read_sample(connection, "flow", "HumanEval/9", 1)
+        texts = Texts(tmp_path, connection, "flow")
         assert found.result is not None
         assert found.result["verdict"] == "wrong"
-        assert found.text(found.calls[0]["response_sha"]) == f"reply to HumanEval/9 {HOSTILE}"
+        assert texts.read(found.calls[0]["response_sha"]) == f"reply to HumanEval/9 {HOSTILE}"
         assert found.round_numbers() == [None, 1, 2]
         assert found.feedback[0]["errors"][0].startswith("<script>")
         assert found.notes[0]["kind"] == "ensemble"
         assert len(found.of_round(1).calls) == 1
         shutil.rmtree(run_dir)
         with pytest.raises(StoreError, match="No such file"):
-            sample_trajectory(connection, tmp_path, "flow", "HumanEval/9", 1)
-
-
-def in_rounds(
-    results_dir: Path, run_id: str, samples: dict[str, list[tuple[float, str]]], **fields: Any
-) -> None:
-    """A finished run in rounds of one call each: (feedback score, hidden verdict) by problem."""
-    outcomes = {name: [rounds[-1][1]] for name, rounds in samples.items()}
-    journal = Journal(run(results_dir, run_id, outcomes, **fields))
-    for problem_id, rounds in samples.items():
-        key = {"result_key": f"{problem_id}:0", "problem_id": problem_id, "sample": 0}
-        for number, (score, verdict) in enumerate(rounds, 1):
-            code = journal.artifact(f"program {number}")
-            if number > 1:  # the first round has its call already
-                journal.write("call", **key, call_no=number, round=number, role="worker")
-            journal.write("round", **key, round=number, score=score, scores=[score],
-                          code_sha=code)  # fmt: skip
-            journal.write("hidden", **key, round=number, code_sha=code, verdict=verdict)
-    journal.write("session", event="start", problems=len(samples), samples=len(samples),
-                  resumed=len(samples))  # fmt: skip
-    journal.write("session", event="end", status="complete")
-    journal.close()
-
-
-def search(results_dir: Path, *, ended: str = "complete", **fields: Any) -> None:
-    """A search `fit-a`, and a row `found` that rests on it."""
-    journal = Journal(results_dir / "runs" / "fit-a")
-    head = {"run_id": "fit-a", "stage": "fit", "benchmark": "humaneval", "method": "aflow",
-            "list": "search", "roles": {"worker": {"model": "local/small"}}, "knobs": {},
-            "kind": "measured", "started_at": 1762000000.0}  # fmt: skip
-    (journal.run_dir / "run.json").write_text(json.dumps(head | fields))
-    journal.write("session", event="start", problems=2, samples=2)
-    desk: dict[str, Any] = {"result_key": "desk", "problem_id": "search", "sample": 0}
-    for number, parent, score in ((1, None, 0.5), (2, 1, 1.0), (3, 2, 0.0)):
-        key = {"result_key": f"t{number}", "problem_id": "a/8", "sample": 1000 + number}
-        journal.write("call", **key, call_no=1, round=number, role="worker", prompt_tokens=300,
-                      completion_tokens=200, cost_usd=0.25, latency_s=1.0,
-                      response_sha=journal.artifact(f"reply {number}"))  # fmt: skip
-        journal.write("trial", **key, label=f"round {number}, run 1", round=number,
-                      passed=score > 0.5, share=score, detail=HOSTILE, calls=1, tokens=500.0,
-                      code_sha=journal.artifact(f"program {number}"), usd=0.25)  # fmt: skip
-        journal.write("node", **desk, number=number, parent=parent, label=LABEL, score=score,
-                      error=HOSTILE if number == 3 else None)  # fmt: skip
-        journal.write("step", **desk, number=number, loss=1 / number)
-    journal.write("session", event="end", status=ended)
-    journal.close()
-    spent = {"calls": 9, "tokens": 4500, "cost_usd": 0.0, "fresh_cost_usd": 2.25, "wall_s": 61.0}
-    artifact = {"run": "fit-a", "digest": "d", "problems": 2, "spent": spent}
-    run(results_dir, "found", {"a/0": ["passed"]}, artifact=artifact, method="aflow")
+            texts.read(found.calls[0]["response_sha"])
 
 
 def test_a_search_is_no_row_and_its_cost_is_in_no_number_of_the_row(tmp_path: Path) -> None:
@@ -377,8 +288,9 @@ def test_a_search_is_no_row_and_its_cost_is_in_no_number_of_the_row(tmp_path: Pa
         assert [one.label for one in attempts(connection, "fit-a")] == [
             f"round {n}, run 1" for n in (1, 2, 3)
         ]
-        one = sample_trajectory(connection, tmp_path, "fit-a", "a/8", 1002)
-        assert one.text(one.calls[0]["response_sha"]) == "reply 2"
+        one = read_sample(connection, "fit-a", "a/8", 1002)
+        texts = Texts(tmp_path, connection, "fit-a")
+        assert texts.read(one.calls[0]["response_sha"]) == "reply 2"
 
 
 @pytest.mark.parametrize(
@@ -464,7 +376,7 @@ def test_the_page_of_a_search_and_of_an_attempt_stand(tmp_path: Path) -> None:
     text = app_text(tmp_path, run="fit-a").replace("\\", "")
     assert "Search of aflow on humaneval" in text
     assert "list search" in text
-    assert "round 2, run 1\\: passed" in app_text(tmp_path, run="fit-a", sample="a/8:1002")
+    assert "round 2, run 1: passed" in app_text(tmp_path, run="fit-a", sample="a/8:1002")
     assert "was not graded" in app_text(tmp_path, run="fit-a", sample="search:0")
     assert "search before it: $2.25" in app_text(tmp_path, run="found").replace("\\", "")
 
@@ -474,10 +386,6 @@ def test_a_board_of_searches_alone_lists_them(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "runs" / "found")
     published(tmp_path)
     assert "The database holds no run yet" in app_text(tmp_path)
-
-
-FLOW = {"a/0": [(0.0, "wrong"), (1.0, "wrong")], "a/1": [(1.0, "passed")] * 2}
-DRAWS = {f"a/{n}": [(0.0, "wrong"), (1.0, "passed"), (0.0, "wrong")] for n in range(3)}
 
 
 def test_the_board_and_show_tell_the_same_rounds(tmp_path: Path) -> None:
@@ -555,29 +463,6 @@ def test_an_oracle_row_is_never_ranked_best_or_bold(tmp_path: Path) -> None:
     assert any("**50.0**" in line for line in lines)
 
 
-def drawn(results_dir: Path, **query: str) -> Any:
-    """The page, drawn without a browser."""
-    from streamlit.testing.v1 import AppTest
-
-    script = (
-        "import pathlib\nfrom leaderboard.app import main\n"
-        f"main(pathlib.Path({str(results_dir)!r}))\n"
-    )
-    app = AppTest.from_string(script, default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception
-    return app
-
-
-def app_text(results_dir: Path, **query: str) -> str:
-    """All that the page says."""
-    app = drawn(results_dir, **query)
-    parts = [*app.title, *app.info, *app.warning, *app.error, *app.success, *app.caption, *app.code]
-    return "\n".join(str(part.value) for part in parts)
-
-
 def test_a_page_tells_the_fresh_price_what_was_paid_and_what_is_left(tmp_path: Path) -> None:
     run_dir = run(tmp_path, "cut", {"a/0": ["passed"]}, asked=4, cost=0.5)
     journal = Journal(run_dir)
@@ -598,7 +483,9 @@ def test_a_page_tells_the_fresh_price_what_was_paid_and_what_is_left(tmp_path: P
 
 def test_a_board_of_simulated_runs_alone_offers_no_table(tmp_path: Path) -> None:
     run(tmp_path, "sim", {"a/0": ["passed"]}, roles={"worker": {"model": "sim/skill=1"}})
-    assert "1 run, snapshot 1" in app_text(published(tmp_path)).replace("\\", "")
+    page = drawn(published(tmp_path))
+    assert "1 of 1 run shown; snapshot 1 of" in text_of(page)
+    assert not page.get("download_button")
     (row,) = board_of(tmp_path).values()
     assert row.unranked == "simulated"
 
@@ -615,16 +502,18 @@ def test_an_address_that_names_nothing_is_answered_in_words(tmp_path: Path) -> N
     published(tmp_path)
     assert "names a run that is not in the results" in app_text(tmp_path, run="nothing")
     assert "names an attempt that is not in" in app_text(tmp_path, run="fit-a", sample="a/8:77")
-    assert "no verdict yet" in app_text(tmp_path, run="flow", sample="HumanEval/7:0")
+    assert "no such sample" in app_text(tmp_path, run="flow", sample="HumanEval/7:0")
+    assert "names a run that is not in the results" in app_text(tmp_path, "runs", run="nothing")
 
 
-def test_a_journal_that_is_gone_is_said_and_the_page_still_stands(tmp_path: Path) -> None:
-    run_dir = run(tmp_path, "gone", {"HumanEval/0": ["passed"]})
+def test_a_snapshot_that_cannot_be_read_is_said_and_the_page_still_stands(tmp_path: Path) -> None:
+    run(tmp_path, "flow", {"HumanEval/0": ["passed"]})
     published(tmp_path)
-    shutil.rmtree(run_dir)
-    text = app_text(tmp_path, run="gone", sample="HumanEval/0:0")
-    assert "The results cannot be read" in text
-    assert "No such file" in text
+    (tmp_path / "board-1.duckdb").write_bytes(b"no database")
+    for view in PATHS:
+        text = app_text(tmp_path, view)
+        assert "The results cannot be read" in text
+        assert "python -m harness rebuild" in text
 
 
 def test_a_board_of_no_folder_is_refused_and_none_is_made(tmp_path: Path) -> None:
@@ -651,140 +540,390 @@ def test_an_address_that_cannot_be_listened_on_is_one_line(tmp_path: Path) -> No
         assert "\n" not in str(caught.value)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def board_table(page: "AppTest", number: int = 0) -> dict[str, dict[str, Any]]:
+    """The rows of a table of the board, by run and by column."""
+    return {row["Run"]: row for row in page.dataframe[number].value.to_dict("records")}
+
+
+def shown_runs(results_dir: Path, **query: str | list[str]) -> set[str]:
+    """The runs that the board shows in all its tables."""
+    page = drawn(results_dir, "", **query)
+    return {run_id for one in page.dataframe for run_id in one.value["Run"]}
+
+
+MANY = {f"a/{n}": ["passed" if n < 20 else "wrong"] for n in range(30)}  # 20 of 30
+FEW = {f"a/{n}": ["passed" if n < 4 else "wrong"] for n in range(30)}  # 4 of these 20
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A served board with two runs; interrupting it must end it cleanly."""
-    results_dir = tmp_path_factory.mktemp("results")
-    run(results_dir, "flow-run", {"HumanEval/0": ["passed"], "HumanEval/1": ["wrong"],
-                                  "HumanEval/2": ["passed"]})  # fmt: skip
-    run(results_dir, "sim-run", {"HumanEval/0": ["passed"]}, kind="simulated", method="sim")
-    search(results_dir)
-    in_rounds(results_dir, "rounds-run", FLOW, benchmark="mbpp")
-    in_rounds(results_dir, "draws-run", DRAWS, benchmark="mbpp", method="best-of-n")
-    port = free_port()
-    code = (
-        "import sys, pathlib; from leaderboard.serve import serve\n"
-        "sys.exit(serve(pathlib.Path(sys.argv[1]), port=int(sys.argv[2]), open_browser=False))"
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A board of several methods, workers, levels and benchmarks; nobody writes it."""
+    folder = tmp_path_factory.mktemp("mixed")
+
+    def roles(worker: str) -> dict[str, Any]:
+        return {"worker": {"model": worker}}
+
+    qwen, gpt = "vllm/Qwen2.5-Coder-7B-Instruct", "openai/gpt-4o-mini"
+    run(folder, "flow-qwen", MANY, method="flow", level="L3", calls=11, roles=roles(qwen))
+    run(folder, "flow-gpt", MANY, method="flow", level="L3", calls=10, cost=0.5, roles=roles(gpt))
+    run(folder, "direct-gpt", FEW, method="direct", level="L0", roles=roles(gpt))
+    run(folder, "cut-gpt", {"a/0": ["passed"]}, method="cut", asked=30, roles=roles(gpt))
+    run(folder, "mbpp-sim", {"b/0": ["passed"]}, benchmark="mbpp", method=LABEL,
+        roles=roles("sim/skill=1"))  # fmt: skip
+    run(folder, "taken", {"a/0": ["passed"]}, method="direct", kind="imported",
+        benchmark_digest="else", roles=roles("local/qwen2.5-coder-0.5b-instruct"),
+        origin={"format": "evalplus", "file": "x_eval_results.json", "tool": "evalplus 0.3.1",
+                "sha256": "00", "imported_at": 1762000000.0})  # fmt: skip
+    return published(folder)
+
+
+ALL = {"flow-qwen", "flow-gpt", "direct-gpt", "cut-gpt", "mbpp-sim", "taken"}
+
+
+@pytest.mark.parametrize(
+    ("query", "runs_shown"),
+    [({}, ALL), ({"benchmark": "mbpp"}, {"mbpp-sim"}),
+     ({"method": ["flow", "cut"]}, {"flow-qwen", "flow-gpt", "cut-gpt"}),
+     ({"method": "flow", "worker": "openai/gpt-4o-mini"}, {"flow-gpt"}),
+     ({"level": "L0"}, {"direct-gpt"}), ({"weights": "open"}, {"flow-qwen", "taken"}),
+     ({"weights": "closed"}, {"flow-gpt", "direct-gpt", "cut-gpt"}),
+     ({"weights": "not told"}, {"mbpp-sim"}), ({"size": "to 1B"}, {"taken"}),
+     ({"size": ["to 1B", "4B to 15B"]}, {"taken", "flow-qwen"}),
+     ({"complete": "true"}, {"flow-qwen", "flow-gpt", "direct-gpt"}),
+     ({"search": "GPT dire"}, {"direct-gpt"}), ({"search": "qwen nobody"}, set()),
+     ({"method": "of another board"}, ALL)],
+)  # fmt: skip
+def test_an_address_holds_the_filters(
+    mixed: Path, query: dict[str, Any], runs_shown: set[str]
+) -> None:
+    page = drawn(mixed, **query)
+    found = {run_id for one in page.dataframe for run_id in one.value["Run"]}
+    assert found == runs_shown
+    assert ("No run matches these filters" in text_of(page)) == (not runs_shown)
+    assert f"{len(runs_shown)} of 6 runs shown" in text_of(page)
+
+
+def test_filters_that_are_chosen_hold_together(mixed: Path) -> None:
+    page = drawn(mixed)
+    page.multiselect(key="method").set_value(["flow"])
+    page.toggle(key="complete").set_value(True)
+    page.text_input(key="search").set_value("gpt").run()
+    assert list(board_table(page)) == ["flow-gpt"]
+
+
+def test_ranks_are_ties_of_the_whole_ranking_whatever_is_shown(mixed: Path) -> None:
+    rows = board_table(drawn(mixed))
+    assert {name: row["Rank"] for name, row in rows.items()} == {
+        "flow-qwen": "1–2", "flow-gpt": "1–2", "direct-gpt": "3", "cut-gpt": "–",
+    }  # fmt: skip
+    assert board_table(drawn(mixed, method="direct"))["direct-gpt"]["Rank"] == "3"
+    equal = drawn(mixed, rank="Equal level")
+    assert board_table(equal, 1)["cut-gpt"]["Level"] == "L2"
+    heads = [one.value for one in equal.subheader if one.value.startswith("humaneval")]
+    assert [head.replace("\\", "").rpartition(", ")[2] for head in heads] == [
+        "level L0", "level L2", "level L3", "level L2",  # the last one on other data
+    ]  # fmt: skip
+    assert {row["Rank"] for row in board_table(equal, 2).values()} == {"1–2"}
+
+
+def test_rows_at_equal_calls_lie_within_a_tenth_of_the_least(tmp_path: Path) -> None:
+    for name, calls, cost in (("a", 10, 0.5), ("b", 11, 0.25), ("c", 12, 0.5), ("d", None, None)):
+        run(tmp_path, name, MANY, calls=calls, cost=cost)
+    rows = board_of(tmp_path).values()
+    found = groups(rows, "calls")
+    assert [(g.equal, {row.run_id for row in g.rows}) for g in found] == [
+        ("10 to 11 calls a sample", {"a", "b"}), ("12 calls a sample", {"c"}),
+        ("calls unknown", {"d"}),
+    ]  # fmt: skip
+    assert [g.best for g in found] == [{"a", "b"}, set(), set()]
+    found = groups(rows, "dollars")
+    assert [(g.equal, {row.run_id for row in g.rows}) for g in found] == [
+        ("$0.250 a sample", {"b"}), ("$0.500 a sample", {"a", "c"}), ("dollars unknown", {"d"}),
+    ]  # fmt: skip
+    assert [len(g.rows) for g in groups(rows)] == [4]
+
+
+def test_a_row_says_what_a_solved_problem_costs_and_where_it_comes_from(mixed: Path) -> None:
+    page = drawn(mixed)
+    rows = board_table(page)
+    assert rows["flow-gpt"]["$ a solved"] == 0.75  # 30 x $0.50 for 20
+    assert rows["flow-gpt"]["Dollars"] == 15.0
+    assert rows["flow-gpt"]["Method"] == "★ flow"
+    assert list(page.dataframe[0].value)[:4] == ["Method", "pass@1", "95% interval", "Rank"]
+    assert rows["flow-gpt"]["Origin"] == "measured here"
+    taken = board_table(page, 1)["taken"]
+    assert taken["Origin"] == "imported: evalplus 0.3.1 from x_eval_results.json"
+    assert (taken["Rank"], taken["Method"], taken["Note"]) == ("–", "direct", "imported")
+    assert rows["cut-gpt"]["Note"] == "partial"
+    (row,) = (row for name, row in board_of(mixed).items() if name == "flow-gpt")
+    expected = cost_per_solved([0.5] * 30, [1.0] * 20 + [0.0] * 10)
+    assert expected is not None
+    assert row.cost_per_solved == pytest.approx(expected.value)
+
+
+def test_several_samples_of_a_problem_count_as_one_in_what_a_solved_one_costs(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path, "two", {"a/0": ["passed", "wrong"], "a/1": ["wrong", "wrong"]}, cost=0.25)
+    run(tmp_path, "none", {"a/0": ["wrong"]})
+    broken = {"a/0": ["passed"] * 2, "a/1": ["invalid"] * 2, "a/2": ["passed", "wrong"]}
+    run(tmp_path, "broken", broken, cost=0.5)
+    rows = board_of(tmp_path)
+    assert rows["two"].cost_per_solved == 1.0  # $0.25 and $0.25 a sample, for half a problem
+    assert rows["none"].cost_per_solved is None
+    assert rows["broken"].cost_per_solved == 1.0  # $0.50 a sample of three, for one and a half
+    with open_snapshot(tmp_path) as connection:
+        problems = by_problem(connection, list(rows), "usd")
+        shown = {one.row.run_id: one.solved for group in groups(rows.values())
+                 for one in cost_rows(group, problems, "usd")}  # fmt: skip
+    pure = {"two": cost_per_solved([0.25] * 2, [0.5, 0.0]),
+            "none": cost_per_solved([0.25], [0.0]),
+            "broken": cost_per_solved([0.5] * 3, [1.0, 0.0, 0.5])}  # fmt: skip
+    assert shown == pure
+    assert {name: found and found.value for name, found in pure.items()} == {
+        name: row.cost_per_solved for name, row in rows.items()
+    }
+
+
+def test_an_address_holds_the_order_in_which_what_is_not_known_stands_last(mixed: Path) -> None:
+    orders = {
+        "rank": ["flow-gpt", "flow-qwen", "direct-gpt", "cut-gpt"],
+        "dollars": ["cut-gpt", "flow-qwen", "direct-gpt", "flow-gpt"],
+        "calls": ["direct-gpt", "cut-gpt", "flow-gpt", "flow-qwen"],
+    }
+    for sort, expected in orders.items():
+        page = drawn(mixed, sort=sort)
+        assert list(board_table(page)) == expected
+        assert board_table(page)["direct-gpt"]["Rank"] == "3"
+
+
+def test_what_papers_report_stands_in_a_section_of_its_own(mixed: Path) -> None:
+    with open_snapshot(mixed) as connection:
+        told = reported(connection)
+    assert {row.benchmark for row in told} >= {"HumanEval", "MBPP", "BigCodeBench"}
+    plain_page, page = drawn(mixed), drawn(mixed, reported="true")
+    assert not plain_page.table
+    assert "Reported by papers" not in text_of(plain_page)
+    assert "in no ranking" in text_of(page)
+    assert [len(one.value) for one in page.dataframe] == [
+        len(one.value) for one in plain_page.dataframe
+    ]
+    (beside,) = page.table
+    assert set(beside.value["Benchmark"]) == {"HumanEval", "MBPP"}  # of which something is shown
+    (only,) = drawn(mixed, reported="true", benchmark="mbpp").table
+    assert set(only.value["Benchmark"]) == {"MBPP"}
+
+
+def test_the_board_is_a_plain_table_too_and_text_in_it_is_text(mixed: Path) -> None:
+    (body,) = [one.proto.body for one in drawn(mixed).get("html") if "<table" in one.proto.body]
+    assert body.count("<caption>") == body.count("<table>") == 3
+    assert '<th scope="col">pass@1</th>' in body
+    assert (
+        '<th scope="row"><a href="trajectory?run=flow-gpt" target="_self">★ flow</a></th>' in body
     )
-    child = subprocess.Popen([sys.executable, "-c", code, results_dir, str(port)])
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(300):
-            assert child.poll() is None, "the server ended at once"
-            try:
-                urllib.request.urlopen(f"{url}/_stcore/health", timeout=5).close()
-                break
-            except urllib.error.URLError:
-                time.sleep(0.2)
-        yield url
-        child.send_signal(signal.SIGINT)
-        assert child.wait(30) == 0
-        with pytest.raises(urllib.error.URLError):
-            urllib.request.urlopen(url, timeout=5)
-    finally:
-        child.kill()
-        child.wait()
+    assert "<script" not in body
+    assert "&lt;/text&gt;&lt;script&gt;" in body
+    assert body.count('<th scope="row">') == len(ALL)
+    assert "66.7" in body
+
+
+def test_an_address_of_before_leads_on_once_and_going_back_comes_back(mixed: Path) -> None:
+    page = drawn(mixed, run="flow-gpt", sample="a/1:0")
+    assert page.query_params == {"run": "flow-gpt", "sample": "a/1:0"}
+    assert "a/1" in text_of(page)
+    page._page_hash = calc_hash("")  # back: the session has seen the board
+    page.run()
+    assert QUESTION in text_of(page)
+    assert page.query_params == {}
+
+
+def test_every_page_says_what_to_do_where_there_is_nothing(tmp_path: Path) -> None:
+    for view in PATHS:
+        assert "python -m harness eval" in app_text(tmp_path, view)
+    (tmp_path / "runs").mkdir()
+    published(tmp_path)
+    for view in ("", "problems", "runs"):
+        assert "python -m harness eval" in app_text(tmp_path, view)
+
+
+def test_a_board_behind_its_journals_says_so(tmp_path: Path) -> None:
+    run_dir = run(tmp_path, "flow", {"a/0": ["passed"]})
+    published(tmp_path)
+    assert "journals hold records of" not in app_text(tmp_path)
+    later = (tmp_path / "board-1.duckdb").stat().st_mtime + 3600
+    os.utime(run_dir / "0001.jsonl", (later, later))
+    moved = tmp_path.rename(tmp_path.with_name("moved"))  # what was looked up is kept for 10 s
+    for view in ("", "runs"):
+        text = app_text(moved, view)
+        assert "journals hold records of" in text
+        assert f"python -m harness rebuild --out {moved}" in text
+
+
+def test_the_board_and_the_matrix_ask_no_table_of_samples(tmp_path: Path) -> None:
+    search(tmp_path)
+    in_rounds(tmp_path, "flow", FLOW)
+    published(tmp_path)
+    with open_snapshot(tmp_path) as connection:
+        before = [board(connection), runs(connection), matrix(connection, ["flow", "found"]),
+                  outcomes(connection, ["flow"]), reported(connection)]  # fmt: skip
+    with duckdb.connect(str(tmp_path / "board-1.duckdb")) as connection:
+        for name in ("results", "calls", "rounds", "trials", "notes", "hidden", "verdicts"):
+            connection.execute(f"DROP TABLE {name}")
+    with duckdb.connect(str(tmp_path / "board-1.duckdb"), read_only=True) as connection:
+        assert before == [board(connection), runs(connection),
+                          matrix(connection, ["flow", "found"]), outcomes(connection, ["flow"]),
+                          reported(connection)]  # fmt: skip
+
+
+def test_what_is_found_in_a_snapshot_is_found_once(tmp_path: Path) -> None:
+    run(tmp_path, "flow", {"a/0": ["passed"]})
+    published(tmp_path)
+    asked: list[int] = []
+
+    def ask(seq: int) -> int:
+        asked.append(seq)
+        return seq
+
+    with open_snapshot(tmp_path) as connection:
+        for seq in (1, 1, 2, 1):
+            results = Results(tmp_path, connection, seq)
+            assert kept(results, ("key", "a"), partial(ask, seq)) == seq
+    assert asked == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [("openai/gpt-4o-mini", (False, None)), ("anthropic/claude-sonnet-4-5", (False, None)),
+     ("vllm/Qwen/Qwen2.5-Coder-7B-Instruct", (True, 7.0)), ("openai/gpt-oss-20b", (True, 20.0)),
+     ("local/qwen2.5-coder-0.5b-instruct-q8", (True, 0.5)), ("hf/SmolLM2-135M", (True, 0.135)),
+     ("openai/my-own-model", (None, None)), ("vllm/qwen3-30b-a3b", (True, 30.0)),
+     ("vllm/mixtral-8x7b", (True, None)), ("sim/skill=7b", (None, None)),
+     ("openai/o3-mini", (False, None)), ("openai/olmo-2-32b", (True, 32.0)),
+     ("unknown", (None, None))],
+)  # fmt: skip
+def test_a_models_name_says_its_size_and_whether_it_is_open_or_nothing(
+    name: str, facts: tuple[bool | None, float | None]
+) -> None:
+    assert model_facts(name) == facts
+
+
+def test_every_word_of_a_search_must_match(mixed: Path) -> None:
+    rows = list(board_of(mixed).values())
+    assert {row.run_id for row in matching(rows, "")} == ALL
+    assert {row.run_id for row in matching(rows, "  QWEN2.5 imported ")} == {"taken"}
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator["Page"]:
-    """A page of the installed Chromium."""
-    chromium = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-    if not Path(chromium).exists():
-        pytest.skip(f"no Chromium at {chromium}; set CHROMIUM")
-    playwright = pytest.importorskip("playwright.sync_api")
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update",
-             "--disable-sync"]  # fmt: skip
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=flags)
-        opened = browser.new_page(viewport={"width": 1280, "height": 900})
-        opened.set_default_timeout(20_000)
-        yield opened
-        browser.close()
+def live(tmp_path: Path) -> Iterator[Path]:
+    """A run that goes on, beside one that has ended with errors."""
+    ended = Journal(run(tmp_path, "ended", {"a/0": ["invalid"], "a/1": ["timeout"]},
+                        host={"cpu": HALF}))  # fmt: skip
+    ended.write("call", result_key="a/0:0", problem_id="a/0", sample=0, call_no=2, attempt=1,
+                error="429", error_kind="rate_limit")  # fmt: skip
+    ended.close()
+    journal = Journal(run(tmp_path, "live", {"a/0": ["passed"]}, cost=0.5, asked=4,
+                          host={"cpu": HOSTILE.replace(HALF, ""), "cores": 2}))  # fmt: skip
+    versions = {"python": "3.11.7"}
+    journal.write("session", event="start", problems=4, samples=4, resumed=1, sandbox="bubblewrap",
+                  versions=versions, config={"budget_usd": 2.0, "budget_tokens": None})  # fmt: skip
+    journal.write("result", result_key="a/1:0", problem_id="a/1", sample=0, verdict="wrong",
+                  calls=1, cost_usd=0.25, fresh_cost_usd=0.25, wall_s=1.0, prompt_tokens=1,
+                  completion_tokens=1)  # fmt: skip
+    yield published(tmp_path)
+    journal.close()
 
 
-def cell(page: "Page", text: str) -> "Locator":
-    """A cell of a table: it is painted on a canvas, and its text stands inside that as a table."""
-    return page.locator("canvas td").get_by_text(text, exact=True)
+def test_a_run_that_goes_on_says_how_far_it_is_and_how_long_still(live: Path) -> None:
+    with open_snapshot(live) as connection:
+        found = {one.run_id: one for one in runs(connection)}
+    one = found["live"]
+    assert (one.live, one.share, one.budget) == (True, 0.5, {"budget_usd": 2.0})
+    assert one.read_at is not None
+    half = replace(one, session_at=one.read_at - 30)  # one verdict in 30 s, two left
+    assert (half.rate, half.rest_s) == (2.0, 60.0)
+    assert replace(one, graded=1).rate is None
+    assert found["ended"].rate is None
+    page = drawn(live, "runs")
+    (line,) = [one.proto.text for one in page.get("progress")]
+    told = line.replace("\\", "")
+    assert told.startswith("2 of 4 graded · ")
+    assert "$0.750 of $2.00 spent" in told
+    rows = {row["Id"]: row for row in page.dataframe[0].value.to_dict("records")}
+    assert (rows["live"]["Status"], rows["live"]["Graded"]) == ("running", 0.5)
+    assert (rows["ended"]["Status"], rows["ended"]["Errored"]) == ("ended, with samples left", 1)
+    assert rows["live"]["Sandbox"] == "bubblewrap"
 
 
-@pytest.mark.browser
-def test_a_click_leads_from_the_score_to_the_samples_and_a_reload_keeps_the_view(
-    address: str, page: "Page"
-) -> None:
-    page.goto(address)
-    cell(page, "66.7").wait_for(state="attached")
-    assert cell(page, "sim (simulated)").count() == 1
-    assert page.get_by_text("Deploy", exact=True).count() == 0
-    page.locator(".stDataFrameGlideDataEditor").first.click(position={"x": 300, "y": 52})
-    page.get_by_role("heading", name="flow on humaneval").wait_for()
-    assert "run=flow-run" in page.url
-    page.reload()
-    page.get_by_role("heading", name="flow on humaneval").wait_for()
-    page.locator(".stDataFrameGlideDataEditor").first.click(position={"x": 200, "y": 87})
-    page.get_by_role("heading", name="HumanEval/1").wait_for()
-    assert "sample=HumanEval" in page.url
-    page.get_by_role("button", name="All runs").click()
-    page.get_by_role("heading", name="Does this workflow").wait_for()
+def test_a_run_says_what_went_wrong_in_it_and_what_it_was_made_in(live: Path) -> None:
+    with open_snapshot(live) as connection:
+        assert error_kinds(connection, "ended") == [
+            ("call", "rate_limit", 1), ("sample", "unknown", 1), ("verdict", "timeout", 1),
+        ]  # fmt: skip
+    page = drawn(live, "runs", run="live")
+    assert "python 3.11.7" in text_of(page)
+    assert "cpu <script>document.title='owned'</script>" in text_of(page)
+    assert "\x1b" not in text_of(page)
+    assert list(page.table[0].value["How often"]) == ["1"]
+    assert "resume live" not in text_of(page)  # it goes on
+    assert "python -m harness resume ended" in app_text(live, "runs", run="ended")
 
 
-@pytest.mark.browser
-def test_what_a_model_wrote_is_shown_as_text_and_runs_nothing(address: str, page: "Page") -> None:
-    page.goto(f"{address}/?run=flow-run&sample=HumanEval/1:0")
-    page.get_by_text("reply to HumanEval/1 <script>").wait_for()
-    body = page.locator(".stMain").inner_text()
-    for part in ("Solve HumanEval/1.", "class Workflow(: ...", "def f(): ...", "ensemble:"):
-        assert part in body
-    assert "**bold** $x^2$ [link](http://example.com) \\x1b[31mred \\ud800 :smile:" in body
-    assert page.locator(".stMain a[href*='example.com'], .stMain img, .stMain .katex").count() == 0
-    assert page.title() == "Workflow board"
+def test_a_filter_of_runs_is_in_the_address(live: Path) -> None:
+    for query, expected in (({"status": "running"}, ["live"]), ({"search": "nobody"}, []),
+                            ({"search": "ended flow"}, ["ended"])):  # fmt: skip
+        page = drawn(live, "runs", **query)
+        assert [one for table in page.dataframe for one in table.value["Id"]] == expected
 
 
-@pytest.mark.browser
-def test_graphs_are_drawn_offline_and_a_label_that_a_model_wrote_is_text_in_them(
-    address: str, page: "Page"
-) -> None:
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{address}/?run=flow-run&sample=HumanEval/1:0")
-    drawn = page.locator(".stMain svg g.node text")
-    drawn.get_by_text("custom_code_generate").wait_for()
-    # as in the code, shortened, and nothing but text: no element, link or attribute of its own
-    assert (
-        page.locator(".stMain svg").get_by_text("model=</text><script>document.title").count() == 1
-    )
-    assert page.locator(".stMain svg").get_by_text("while solution == '\"]; n9").count() == 1
-    assert page.locator(".stMain svg script, .stMain svg a, .stMain svg image").count() == 0
-    assert page.locator(".stMain").get_by_text("not drawn: SyntaxError").count() == 1
-    assert page.locator(".stMain svg g.node").count() == 4 + 2  # the workflow, the tree of rounds
-    page.goto(f"{address}/?run=fit-a")
-    page.locator(".stMain svg").get_by_text("100.0 %").wait_for()
-    assert page.locator(".stMain svg g.node").count() == 3
-    assert page.locator(".stMain svg g.edge").count() == 2
-    assert page.title() == "Workflow board"
-    assert [url for url in asked if not url.startswith((address, "blob:", "data:"))] == []
+def test_problems_and_systems_are_a_table_with_a_mark_for_each_pair(tmp_path: Path) -> None:
+    run(tmp_path, "one", {"a/0": ["passed"], "a/1": ["wrong"], "a/2": ["invalid"]}, method="one")
+    run(tmp_path, "two", {"a/0": ["passed", "wrong"], "a/1": ["wrong", "wrong"],
+                          "a/10": ["passed", "passed"]}, method="two", n_samples=2)  # fmt: skip
+    run(tmp_path, "again", {"a/0": ["passed"], "a/1": ["passed"]}, method="one")
+    run(tmp_path, "else", {"a/0": ["passed"]}, benchmark_digest="else")
+    run(tmp_path, "prices", {"a/0": ["wrong"]}, price_table="other", method="last")
+    run(tmp_path, "mbpp", {"b/0": ["passed"]}, benchmark="mbpp")
+    published(tmp_path)
+    page = drawn(tmp_path, "problems")
+    assert page.selectbox(key="benchmark").options == ["humaneval", "mbpp"]
+    table_shown = page.dataframe[-1].value
+    assert list(table_shown.columns) == [
+        "Problem", "Solved", "Contested", "one · small", "one · small #2", "two · small",
+        "last · small",
+    ]  # fmt: skip
+    told = table_shown.astype(object).fillna("").itertuples(index=False)
+    assert [tuple(row) for row in told] == [
+        ("a/0", 62.5, 68.8, "●", "●", "1/2", "○"), ("a/1", 33.3, 88.9, "●", "○", "0/2", ""),
+        ("a/2", "", "", "", "?", "", ""), ("a/10", 100.0, 0.0, "", "", "2/2", ""),
+    ]  # fmt: skip
+    assert list(page.dataframe[0].value["Problem"]) == ["a/1", "a/0", "a/10"]  # the hardest
+    assert list(page.dataframe[1].value["Problem"]) == ["a/1", "a/0"]  # the most contested
+    first = drawn(tmp_path, "problems", order="hardest first", search="1").dataframe[0].value
+    assert list(first["Problem"]) == ["a/1", "a/10"]
 
 
-@pytest.mark.browser
-def test_rounds_are_lines_and_a_table_with_best_of_n_beside(address: str, page: "Page") -> None:
-    page.goto(f"{address}/?run=rounds-run")
-    page.locator(".stVegaLiteChart").wait_for()
-    row = page.locator(".stTable tr").nth(2)
-    row.wait_for()
-    cells = row.locator("td").all_inner_texts()
-    assert cells[:4] == ["2", "50.0 %", "+50.0", "100.0 % at 2"]
+def test_runs_on_other_data_are_in_a_table_of_their_own(tmp_path: Path) -> None:
+    run(tmp_path, "one", {"a/0": ["passed"]})
+    run(tmp_path, "two", {"a/0": ["wrong"]}, method="two")
+    run(tmp_path, "else", {"a/0": ["passed"]}, benchmark_digest="else")
+    published(tmp_path)
+    page = drawn(tmp_path, "problems")
+    names = page.selectbox(key="data").options
+    assert names == ["list full, protocol public", "list full, protocol public, data else"]
+    assert page.dataframe[-1].value.shape == (1, 5)
+    other = drawn(tmp_path, "problems", data=names[1])
+    assert other.dataframe[-1].value.shape == (1, 4)
 
 
-@pytest.mark.browser
-def test_a_phone_sees_the_score_without_scrolling_sideways(address: str, page: "Page") -> None:
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(address)
-    cell(page, "66.7").wait_for(state="attached")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+def test_a_search_for_problems_that_finds_none_says_so(mixed: Path) -> None:
+    assert "No problem matches this search" in app_text(mixed, "problems", search="zzz")
+
+
+def test_the_server_tells_nobody_and_offers_no_deploy(tmp_path: Path) -> None:
+    words = command(tmp_path, "127.0.0.1", 8501, open_browser=False)
+    assert "--server.address=127.0.0.1" in words
+    assert "--browser.gatherUsageStats=false" in words
+    assert "--client.toolbarMode=minimal" in words
+    assert not [
+        word for word in words if re.search("xsrf|cors", word, re.IGNORECASE)
+    ]  # as they are

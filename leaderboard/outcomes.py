@@ -1,0 +1,103 @@
+"""Who solves which problem: the outcomes of runs by problem, and the matrix of problems x systems.
+
+Each is one query over the rollup (`problem_rollup`, one row per run and problem), joined by
+numbers alone; a connection comes from `harness.store.open_snapshot`. Runs are told by their ids;
+an id that is not in the snapshot has no outcomes. Simulated, unfinished and unlike runs are for
+the caller to leave out (`harness.store.ranking`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.metrics import Tally
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+OUTCOMES = """
+WITH asked AS (SELECT unnest(?::TEXT[]) AS run_id)
+SELECT runs.run_id, list(problems.problem_id ORDER BY r.problem_no),
+       list(r.passed ORDER BY r.problem_no), list(r.graded ORDER BY r.problem_no),
+       list(r.samples ORDER BY r.problem_no)
+FROM asked JOIN runs USING (run_id) JOIN problem_rollup AS r USING (run_no)
+     JOIN problems USING (problem_no)
+GROUP BY runs.run_id
+"""
+
+MATRIX = """
+WITH asked AS (
+  SELECT run_no, place FROM (SELECT unnest(?::TEXT[]) AS run_id,
+                                    generate_subscripts(?::TEXT[], 1) AS place)
+  JOIN runs USING (run_id)
+), cells AS (
+  SELECT problem_no, place, passed, graded, samples,
+         CASE WHEN graded > 0 THEN passed / graded END AS share
+  FROM problem_rollup JOIN asked USING (run_no)
+)
+SELECT benchmark, problem_id, avg(share) AS solved, 4 * var_pop(share) AS contested,
+       count(share) AS systems, count(share) FILTER (share > 0) AS solvers,
+       list(place ORDER BY place) AS places, list(passed ORDER BY place) AS passed,
+       list(graded ORDER BY place) AS graded, list(samples ORDER BY place) AS samples
+FROM cells JOIN problems USING (problem_no)
+GROUP BY problem_no, benchmark, problem_id
+ORDER BY benchmark, try_cast(regexp_extract(problem_id, '([0-9]+)$', 1) AS INTEGER), problem_id
+"""
+
+
+@dataclass(frozen=True)
+class ProblemRow:
+    """One problem as all systems of a matrix fared on it."""
+
+    benchmark: str
+    problem_id: str
+    solved: float | None  # mean over systems of the share of samples solved; None: no verdict
+    contested: float | None  # 4 x variance of those shares over systems, in [0, 1]
+    systems: int  # with a verdict
+    solvers: int  # of them, that solved it at least once
+    cells: tuple[Tally | None, ...]  # one a system, in the order asked for; None: not attempted
+
+
+def outcomes(connection: DuckDBPyConnection, run_ids: Sequence[str]) -> dict[str, dict[str, Tally]]:
+    """{run_id: {problem_id: Tally(passed, graded, samples)}}, the runs in the order asked for.
+
+    What `harness.paired` takes. A run without a sample, or one unknown, has no problem.
+    """
+    found: dict[str, dict[str, Tally]] = {run_id: {} for run_id in run_ids}
+    for run_id, names, *counts in connection.execute(OUTCOMES, [list(found)]).fetchall():
+        found[run_id] = dict(zip(names, map(Tally, *counts), strict=True))
+    return found
+
+
+def matrix(connection: DuckDBPyConnection, run_ids: Sequence[str]) -> list[ProblemRow]:
+    """Every problem that one of the runs attempted, in the benchmark's order.
+
+    A problem is the harder the smaller its share `solved`. It is the more `contested` the more the
+    systems differ on it: 1 where half of them always solve it and the others never, 0 where all
+    solve it equally often, be that always, never or every second time.
+    """
+    names = list(dict.fromkeys(run_ids))
+    rows = []
+    for row in connection.execute(MATRIX, [names, names]).fetchall():
+        benchmark, problem_id, solved, contested, systems, solvers, places, *counts = row
+        cells: list[Tally | None] = [None] * len(names)
+        for place, one in zip(places, map(Tally, *counts), strict=True):
+            cells[place - 1] = one
+        rows.append(
+            ProblemRow(benchmark, problem_id, solved, contested, systems, solvers, tuple(cells))
+        )
+    return rows
+
+
+def hardest(rows: Sequence[ProblemRow], most: int | None = None) -> list[ProblemRow]:
+    """The problems with a verdict by share solved, the hardest first; ties stay in their order."""
+    known = [row for row in rows if row.solved is not None]
+    return sorted(known, key=lambda row: row.solved or 0.0)[:most]
+
+
+def most_contested(rows: Sequence[ProblemRow], most: int | None = None) -> list[ProblemRow]:
+    """The problems on which systems differ, by how much, the most contested first."""
+    apart = [row for row in rows if row.contested]
+    return sorted(apart, key=lambda row: -(row.contested or 0.0))[:most]
