@@ -8,7 +8,7 @@ CHECKER := evalplus==0.3.1
 # a version that has a build without CUDA where only that is wanted: name an index of such builds
 TORCH ?= torch==2.13.0
 
-.PHONY: help eval leaderboard test test-all environment bench bench-engine lint format clean
+.PHONY: help eval leaderboard test test-all environment bench bench-engine bench-board bench-store lint format clean
 
 help:
 	@echo "make eval         first run: environment, default model, FlowReasoner on a few problems"
@@ -17,6 +17,8 @@ help:
 	@echo "make test-all     the same with the slow tests"
 	@echo "make bench        grading beside the official graders: a table (ARGS='--only humaneval')"
 	@echo "make bench-engine  the run engine beside a bare loop: a table (ARGS='--quick')"
+	@echo "make bench-board  the board in a browser with 1M and 10M samples beside an empty page: a table"
+	@echo "make bench-store  journals into the database beside plain insertion: a table (ARGS='--rows 1000000')"
 	@echo "make format       rewrite the code in the house format"
 
 # An environment with the project installed; .stamp-EXTRA says which extra it has.
@@ -57,6 +59,12 @@ bench: environment
 
 bench-engine: $(VENV)/.stamp-dev
 	$(BIN)/python tests/bench_engine.py $(ARGS)
+
+bench-board: $(VENV)/.stamp-dev
+	$(BIN)/python tests/bench_board.py $(ARGS)
+
+bench-store: $(VENV)/.stamp-dev
+	$(BIN)/python tests/bench_store.py $(ARGS)
 
 format: $(VENV)/.stamp-dev
 	$(BIN)/ruff check --fix .

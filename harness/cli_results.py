@@ -107,8 +107,7 @@ def leaderboard(
     """Open the leaderboard in a browser."""
     from leaderboard.serve import serve
 
-    names = tuple(allow_host or ())
-    raise typer.Exit(serve(out, host=host, port=port, open_browser=browser, names=names))
+    serve(out, host=host, port=port, open_browser=browser, names=tuple(allow_host or ()))
 
 
 @results_app.command(cls=Command)

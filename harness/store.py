@@ -508,6 +508,8 @@ def plain(text: str) -> str:
 
     Line feeds and tabs stay; escape sequences, bidirectional marks and lone surrogates do not.
     """
+    if text.isprintable():
+        return text
     return "".join(
         ch if ch.isprintable() or ch in "\n\t" else ch.encode("unicode_escape").decode()
         for ch in text

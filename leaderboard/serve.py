@@ -1,17 +1,17 @@
-"""Start the board in a process of its own, on this machine unless told otherwise."""
+"""Serve the board, on this machine unless told otherwise."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import signal
+import os
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from typing import NoReturn
 
 from harness.errors import StoreError, UsageError
 from harness.processes import child_environment
@@ -28,8 +28,8 @@ def serve(
     port: int = 8501,
     open_browser: bool = True,
     names: Sequence[str] = (),
-) -> int:
-    """Serve the board until it is interrupted; return 0 then, else the server's exit code.
+) -> NoReturn:
+    """Become the server of the board, which ends when it is interrupted, with exit code 0.
 
     What the journals hold anew is brought in first. On an address of this machine alone, only pages
     that were asked for under a name of it are answered, so that no web site can have its own name
@@ -44,21 +44,9 @@ def serve(
             "the board needs Streamlit: pip install 'flowreasoner-harness[leaderboard]'"
         )
     refresh(results_dir, lambda line: print(line, file=sys.stderr, flush=True))
-    child = subprocess.Popen(
-        command(results_dir, host, port, open_browser, names),
-        # threads draw the pages; with a heap for each of them memory is not given back
-        env={"MALLOC_ARENA_MAX": "2", **child_environment()},
-    )
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        child.send_signal(signal.SIGINT)
-        child.wait()
-        return 0
-    finally:
-        if child.poll() is None:
-            child.terminate()
+    line = command(results_dir, host, port, open_browser, names)
+    # threads draw the pages; with a heap for each of them memory is not given back
+    os.execve(line[0], line, {"MALLOC_ARENA_MAX": "2", **child_environment()})
 
 
 def _check_address(host: str, port: int) -> None:

@@ -28,7 +28,7 @@ FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "-
          "--disable-sync"]  # fmt: skip
 CODE = (
     "import sys, pathlib; from leaderboard.serve import serve\n"
-    "sys.exit(serve(pathlib.Path(sys.argv[1]), port=int(sys.argv[2]), open_browser=False))"
+    "serve(pathlib.Path(sys.argv[1]), port=int(sys.argv[2]), open_browser=False)"
 )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import stat
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,14 +39,18 @@ def dumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
     programs.mkdir()
     script(programs / "uv", f"{dump}; exit 1")
     modules = tmp_path / "modules"
-    for name in ("pip", "streamlit"):
-        (modules / name).mkdir(parents=True)
-        (modules / name / "__init__.py").touch()
-        (modules / name / "__main__.py").write_text(
-            f"import os, pathlib\n"
-            f"text = '\\n'.join('='.join(pair) for pair in os.environ.items())\n"
-            f"pathlib.Path({str(told)!r}, str(os.getpid())).write_text(text)\n"
-        )
+    tell = (
+        f"import os, pathlib\n"
+        f"text = '\\n'.join('='.join(pair) for pair in os.environ.items())\n"
+        f"pathlib.Path({str(told)!r}, str(os.getpid())).write_text(text)\n"
+    )
+    for path, code in (
+        ("pip/__init__.py", ""), ("pip/__main__.py", tell), ("streamlit/__init__.py", ""),
+        ("streamlit/web/__init__.py", ""),
+        ("streamlit/web/cli.py", f"def main(**said):\n{textwrap.indent(tell, ' ')}"),
+    ):  # fmt: skip
+        (modules / path).parent.mkdir(parents=True, exist_ok=True)
+        (modules / path).write_text(code)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(modules))
     monkeypatch.setenv("PIP_RETRIES", "7")
@@ -129,10 +133,12 @@ def test_the_board_is_served_without_secrets(
     results.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = int(found.getsockname()[1])
-    before = signal.getsignal(signal.SIGTERM)  # it installs one of its own
-    try:
-        assert serve(results, port=port, open_browser=False) == 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    child = os.fork()
+    if child == 0:  # it becomes the server
+        try:
+            serve(results, port=port, open_browser=False)
+        finally:
+            os._exit(9)
+    assert os.waitpid(child, 0)[1] == 0
     assert len(dumps()) == 1
     holds_none(dumps())
