@@ -15,6 +15,7 @@ from harness.command import (
     RUN,
     CacheDir,
     Command,
+    ConfigFile,
     DataDir,
     Json,
     Out,
@@ -65,6 +66,8 @@ def rebuild(out: Out = Path("results")) -> None:
     """Make the database anew from the journals."""
     from harness.store import Store
 
+    if out.is_dir() and not (out / "runs").is_dir():
+        raise UsageError(f"{out}: no results folder, it holds no runs/; --out names another")
     store = Store(out)
     report = store.rebuild()
     store.snapshot()
@@ -94,6 +97,7 @@ def delete(
 @results_app.command(cls=Command)
 def leaderboard(
     out: Out = Path("results"),
+    config: ConfigFile = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port")] = 8501,
     allow_host: Annotated[
@@ -116,6 +120,7 @@ def compare(
     b: Annotated[str, typer.Argument(help="The run to set beside it.")],
     anyway: Anyway = False,
     out: Out = Path("results"),
+    config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
     """Two runs problem by problem: the difference, its interval and p-value, who solves what."""
@@ -146,6 +151,7 @@ def bring_in(
         str | None, typer.Option("--worker", "-m", help="The model that answered.")
     ] = None,
     out: Out = Path("results"),
+    config: ConfigFile = None,
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
     as_json: Json = False,
@@ -155,26 +161,37 @@ def bring_in(
     from harness.store import out_option
 
     sources = replace(data_sources(data_dir, cache_dir), offline=True)
-    made = [
-        folder.name
-        for file in files
-        for folder in exchange.bring_in(
-            file, out, format=form, benchmark=benchmark, method=method, worker=worker,
-            sources=sources, say=say,
-        )
-    ]  # fmt: skip
-    _refresh(out)
-    if as_json:
-        print_object({"runs": made})
-        return
-    for name in made:
+    made: list[str] = []
+    errors: list[str] = []
+    for file in files:
+        try:
+            made += [
+                folder.name
+                for folder in exchange.bring_in(
+                    file, out, format=form, benchmark=benchmark, method=method, worker=worker,
+                    sources=sources, say=say,
+                )
+            ]  # fmt: skip
+        except UsageError as error:
+            errors.append(str(error))
+    if made:
+        _refresh(out)
+    for name in made if not as_json else ():
         print(f"{name}: `python -m harness show {name}{out_option(out)}`")
+    for wrong in errors[:-1] if not as_json else ():
+        say(f"error: {wrong}")
+    if as_json:
+        print_object({"runs": made, "errors": errors})
+    elif errors:
+        raise UsageError(errors[-1])
+    raise typer.Exit(2 if errors else 0)
 
 
 @results_app.command(cls=Command)
 def merge(
     folders: Annotated[list[Path], typer.Argument(help="Results folders, of other machines say.")],
     out: Out = Path("results"),
+    config: ConfigFile = None,
 ) -> None:
     """Bring the runs of other results folders into this one; what cannot come is named."""
     from harness.merge import merge as merged
@@ -214,7 +231,7 @@ def export(
     ] = False,
     anyway: Anyway = False,
     digits: Annotated[
-        int | None, typer.Option("--digits", help="Decimals of a percentage.")
+        int | None, typer.Option("--digits", min=0, max=6, help="Decimals of a percentage.")
     ] = None,
     list_name: Annotated[
         str | None, typer.Option("--list", help="--table: runs on this list only.")
@@ -226,6 +243,7 @@ def export(
         Path | None, typer.Option("--to", help="File (or, for data, folder) to write.")
     ] = None,
     out: Out = Path("results"),
+    config: ConfigFile = None,
     data_dir: DataDir = None,
     cache_dir: CacheDir = None,
 ) -> None:
@@ -239,8 +257,21 @@ def export(
     if len(asked) > 1:
         raise UsageError(f"{' and '.join(asked)}: one of them at a time")
     if form is None and to is not None:
-        form = ENDINGS.get(to.suffix)
-    named = [part for given in runs or () for part in given.split(",") if part] or None
+        if to.suffix not in ENDINGS:
+            raise UsageError(
+                f"{to}: its ending names no format; give --format, or one of {' '.join(ENDINGS)}"
+            )
+        form = ENDINGS[to.suffix]
+    what = asked[0].split()[0] if asked else "the board"
+    named = _named(runs)
+    given = {
+        "--benchmark": benchmark, "--runs": named, "--digits": digits, "--list": list_name,
+        "--protocol": protocol, "--with-reported": with_reported or None,
+        "--anyway": anyway or None, "--format": form if to is None else None,
+    }  # fmt: skip
+    strange = [n for n, v in given.items() if v is not None and n not in FLAGS[what]]
+    if strange:
+        raise UsageError(f"{', '.join(strange)}: nothing that export of {what} takes")
     with _snapshot(out) as connection:
         if form in EXPORTS:
             _send(connection, out, form, to, named, data_sources(data_dir, cache_dir))
@@ -271,10 +302,37 @@ def export(
             _write(board, to, "board")
 
 
+FLAGS = {  # of export, by what is exported
+    "the board": {"--format", "--benchmark", "--digits"},
+    "--table": {
+        "--format",
+        "--runs",
+        "--with-reported",
+        "--anyway",
+        "--digits",
+        "--list",
+        "--protocol",
+    },
+    "--figure": {"--format", "--runs"},
+    "--site": set(),
+    "--format": {"--format", "--runs"},
+}
 ENDINGS = {
     ".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": "html",
     ".pdf": "pdf", ".svg": "svg", ".png": "png",
 }  # fmt: skip
+
+
+def _named(runs: list[str] | None) -> list[str] | None:
+    """The names in --runs, which may hold commas themselves. Raises UsageError for none."""
+    if runs is None:
+        return None
+    found = [
+        part for given in runs for part in ([given] if "=" in given else given.split(",")) if part
+    ]
+    if not found:
+        raise UsageError("--runs names no run")
+    return found
 
 
 def _cases(
@@ -308,8 +366,13 @@ def _write(made: str | bytes, to: Path | None, what: str) -> None:
         raise UsageError(f"a picture is no text: name a file, --to {what}.svg")
     data = f"{made.rstrip()}\n".encode() if isinstance(made, str) else made
     if to is None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UsageError(f"stdout cannot be written: {error.strerror or error}") from error
         return
     try:
         to.write_bytes(data)

@@ -144,3 +144,36 @@ def test_an_import_that_is_no_result_file_leaves_nothing(tmp_path: Path) -> None
     assert done.returncode == 2
     assert re.fullmatch(r"error: .*notes\.txt: of no format known here.*\n", done.stderr)
     assert not list((tmp_path / "results").glob("runs/*"))
+
+
+def test_a_flag_that_an_export_does_not_take_is_refused(
+    two: Path, ask: Ask, tmp_path: Path
+) -> None:
+    for words, name in (
+        (("--runs", "humaneval-flow-small-1"), "--runs"),
+        (("--site", str(tmp_path / "site"), "--runs", "humaneval-flow-small-1"), "--runs"),
+        (("--format", "inspect", "-b", "mbpp", "--to", str(tmp_path / "logs")), "--benchmark"),
+        (("--table", "1", "-b", "humaneval"), "--benchmark"),
+        (("--protocol", "split"), "--protocol"),
+        (("--figure", "cost", "--with-reported"), "--with-reported"),
+        (("--table", "1", "--runs", ","), "--runs names no run"),
+        (("--figure", "cost", "--to", str(tmp_path / "x.jpg")), r"x\.jpg: its ending"),
+    ):
+        with pytest.raises(UsageError, match=name):
+            ask("export", *words)
+    assert list(tmp_path.iterdir()) == [tmp_path / "results"]
+
+
+def test_a_good_file_beside_a_bad_one_comes_in(
+    two: Path, ask: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask("export", "--format", "parquet", "--to", str(tmp_path / "tables"))
+    bad = tmp_path / "notes.txt"
+    bad.write_text("not a result\n")
+    other = tmp_path / "other"
+    other.mkdir()
+    words = ["import", str(bad), str(tmp_path / "tables"), "--out", str(other), "--json"]
+    assert app(words, standalone_mode=False) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["runs"]) == 2
+    assert "notes.txt" in told["errors"][0]
