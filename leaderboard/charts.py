@@ -709,7 +709,9 @@ def _place(value: float, low: float, high: float, log: bool) -> float:
 def _scale(low: float, high: float, log: bool) -> alt.Scale:
     import altair as alt
 
-    return alt.Scale(type="log" if log else "linear", domain=[low, high], nice=False, zero=not log)
+    if log:
+        return alt.Scale(type="log", domain=[low, high], nice=False)
+    return alt.Scale(type="linear", domain=[low, high], nice=False, zero=True)
 
 
 def _ticks(low: float, high: float, log: bool, unit: Measure) -> alt.Axis:

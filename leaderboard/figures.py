@@ -299,7 +299,7 @@ def size_chart(bars: Sequence[SizeBar], *, dark: bool = False) -> alt.LayerChart
         "Mean over problems, of one execution",
         alt.Scale(domain=[0, most * 1.12], nice=False),
     )
-    x = alt.X("value:Q", title=axis, scale=scale)
+    x = alt.X("value:Q", title=axis, scale=scale, axis=alt.Axis(format="~r", tickCount=5))
     base = alt.Chart(alt.InlineData(values=records)).encode(
         y=alt.Y("benchmark:N", sort=names, title=None,
                 axis=alt.Axis(ticks=False, domain=False, labelLimit=240)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,6 +34,7 @@ WITH scores AS (
          coalesce(stddev_samp(passed / graded) FILTER (graded > 0), 0) AS deviation,
          avg(fresh_passed / fresh_graded) FILTER (fresh_graded > 0) AS overlap_free,
          count(*) FILTER (graded > 0) AS problems,
+         bit_xor(hash(problem_no)) FILTER (graded > 0) AS problem_set,
          sum(graded)::BIGINT AS graded,
          sum(samples - graded)::BIGINT AS errored,
          avg(passed / samples) AS floor,
@@ -62,6 +64,7 @@ SELECT try(runs.run_json -> '$.config.knobs') AS given,
        coalesce(runs.custom, false) AS custom,
        coalesce(runs.needs_environment, false) AS needs_environment,
        runs.environment, runs.left_out, runs.artifact, runs.origin,
+       runs.run_json -> '$.roles' AS roles, runs.method_digest, problem_set,
        value, deviation, coalesce(problems, 0) AS problems, coalesce(graded, 0) AS graded,
        coalesce(errored, 0) AS errored, floor, ceiling, overlap_free, calls, tokens,
        fresh_cost_usd, cost_usd, cached_calls, wall_s, cost_per_solved
@@ -156,6 +159,9 @@ class BoardRow:
     cost_per_solved: float | None = None  # by `harness.aggregate.cost_per_solved`, of fresh prices
     origin: Origin | None = None  # None: measured here
     search: SearchCost | None = None  # None: the method needs none
+    roles: str | None = None  # JSON: of each role its model and how that was asked
+    method_digest: str | None = None
+    problem_set: int | None = None  # the same number: the same problems, in this snapshot
 
     @property
     def facts(self) -> tuple[bool | None, float | None]:
@@ -197,6 +203,7 @@ class Group:
     best: frozenset[str]  # run ids of the first place; empty where nothing is compared
     problems: int  # the most that a ranked row has; rows with fewer solved another task
     equal: str = ""  # what else they share, in words: "level L1", "5 to 5.4 calls a sample"
+    problem_set: int | None = None  # of the ranked rows; with as many, but others: another task too
 
     @property
     def ranked(self) -> tuple[BoardRow, ...]:
@@ -207,8 +214,9 @@ class Group:
         """What keeps a row out of the ranking, in a few words; empty when it is in it."""
         if row.unranked:
             return row.unranked
-        short = row.estimate.problems < self.problems
-        return f"only {row.estimate.problems} of {self.problems} problems" if short else ""
+        if row.estimate.problems < self.problems:
+            return f"only {row.estimate.problems} of {self.problems} problems"
+        return "other problems" if row.problem_set != self.problem_set else ""
 
 
 @dataclass(frozen=True)
@@ -395,10 +403,20 @@ def _group(members: list[BoardRow], equal: str) -> Group:
     ranked = [row for row in members if row.unranked is None]
     problems = max((row.estimate.problems for row in ranked), default=0)
     full = [row for row in ranked if row.estimate.problems == problems]
+    problem_set = usual_problems(full)
+    full = [row for row in full if row.problem_set == problem_set]
     top = max((row.estimate.value or 0.0 for row in full), default=None)
     best = frozenset(row.run_id for row in full if row.estimate.value == top)
     members.sort(key=lambda row: row not in full)  # the order by score stays within both
-    return Group(tuple(members), best if len(full) > 1 else frozenset(), problems, equal)
+    best = best if len(full) > 1 else frozenset()
+    return Group(tuple(members), best, problems, equal, problem_set)
+
+
+def usual_problems(rows: Iterable[BoardRow]) -> int | None:
+    """The `problem_set` that the most of the rows have, of several that of the oldest run."""
+    by_age = sorted(rows, key=lambda row: (row.started_at or 0.0, row.run_id))
+    found = Counter(row.problem_set for row in by_age)  # equal counts stay in this order
+    return found.most_common(1)[0][0] if found else None
 
 
 def _apart(members: list[BoardRow], equal: Equal) -> list[tuple[str, list[BoardRow]]]:

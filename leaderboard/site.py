@@ -1,8 +1,9 @@
 """The board as a folder of pages that need no server and no script.
 
 `index.html` (the rankings, what they cost, paired differences to the controls), `problems.html`
-(who solves what), `paper.html` (the paper's tables), `runs.html`, `board.csv`, and under `runs/` a
-folder for each run: its samples, and pages of some of them with all that happened. Numbers are
+(who solves what), `paper.html` (the paper's tables), `runs.html`, `board.csv`, under `searches/` a
+page for each search, and under `runs/` a folder for each run: its samples, and pages of some of
+them with all that happened. Numbers are
 those of `queries`, `outcomes`, `paired` and `costs`, as on the pages of `views`. The same snapshot
 and journals make the same bytes: nothing says when it was written.
 """
@@ -53,9 +54,10 @@ from leaderboard.paper_text import html_part
 from leaderboard.queries import BoardRow, Group, SampleRow, board, groups
 from leaderboard.records import Texts, gradings, some_samples, verdict_counts
 from leaderboard.running import runs
-from leaderboard.search_rows import searches
+from leaderboard.search_rows import attempts, search_steps, searches
 from leaderboard.site_html import figure, link, page, table, text
 from leaderboard.site_sample import graded_again, read_samples, sample_page
+from leaderboard.site_search import search_page
 from leaderboard.timeline import timeline
 
 if TYPE_CHECKING:
@@ -136,20 +138,34 @@ def _write(
     rows = board(connection)
     apart = groups(rows)
     places = {row.run_id: _slug(row.run_id) for row in rows}
+    found = _write_searches(connection, results_dir, made, places)
     pages: dict[tuple[str, str, int], str] = {}  # addresses of samples, from the site's folder
     for group in apart:
         for row in group.rows:
             pages |= _write_run(connection, results_dir, made, row, group.note(row),
-                                places[row.run_id], sample_pages)  # fmt: skip
+                                places[row.run_id], sample_pages, found)  # fmt: skip
     _save(made / "index.html", _index(connection, apart, places))
     _save(made / "problems.html", _problems(connection, apart, places, pages))
     _save(made / "paper.html", _paper(connection, rows))
-    _save(made / "runs.html", _runs(connection, places))
+    _save(made / "runs.html", _runs(connection, places, found))
     try:
         _save(made / "board.csv", export.table(connection, "csv"))
     except UsageError as error:  # nothing measured: the page says it as well
         _save(made / "board.csv", f"# {error}\n")
     _save(made / MARK, json.dumps({"format": FORMAT, "runs": len(rows)}) + "\n")
+
+
+def _write_searches(
+    connection: DuckDBPyConnection, results_dir: Path, made: Path, places: Mapping[str, str]
+) -> dict[str, str]:
+    """Write a page for each search; give their addresses from the site's folder, by run."""
+    found: dict[str, str] = {}
+    for row in searches(connection):
+        found[row.run_id] = f"searches/{_slug(row.run_id)}.html"
+        steps, tried = search_steps(connection, row.run_id), attempts(connection, row.run_id)
+        texts = Texts(results_dir, connection, row.run_id)
+        _save(made / found[row.run_id], search_page(row, steps, tried, texts, places, "../"))
+    return found
 
 
 def _save(path: Path, content: str) -> None:
@@ -407,15 +423,18 @@ def _paper(connection: DuckDBPyConnection, rows: Sequence[BoardRow]) -> str:
     return page("The paper's tables", body, here="paper.html")
 
 
-def _runs(connection: DuckDBPyConnection, places: Mapping[str, str]) -> str:
-    """Every run and search, the newest first."""
+def _runs(
+    connection: DuckDBPyConnection, places: Mapping[str, str], found: Mapping[str, str]
+) -> str:
+    """Every run and search, the newest first; `found` are the addresses of searches, by run."""
     names = ["Run", "Status", "Method", "Benchmark", "Worker", "Samples", "Passed", "Errored",
              "Dollars", "Started", "Kind", "Commit"]  # fmt: skip
     lines = []
     for one in runs(connection):
-        to = places.get(one.run_id)
+        to = f"runs/{places[one.run_id]}/index.html" if one.run_id in places else None
+        to = found.get(one.run_id, to)
         lines.append(
-            [link(f"runs/{to}/index.html", one.run_id) if to else text(one.run_id),
+            [link(to, one.run_id) if to else text(one.run_id),
              text(one.status or "not started"), text(one.named), text(one.benchmark),
              text(one.worker), text(count(one.samples)), text(count(one.passed)),
              text(count(one.errored)), text(dollars(one.fresh_cost_usd)),
@@ -425,7 +444,7 @@ def _runs(connection: DuckDBPyConnection, places: Mapping[str, str]) -> str:
     body = [table("Runs and searches", names, lines, numbers=names[5:9])]
     if not lines:
         body = ["<p>There is no run yet.</p>"]
-    if found := searches(connection):
+    if found:
         body.append(
             f'<p class="note">{len(found)} of these are searches, made before any row: they have '
             "no score and no rank.</p>"
@@ -441,6 +460,7 @@ def _write_run(
     note: str,
     place: str,
     most: int,
+    searched: Mapping[str, str],
 ) -> dict[tuple[str, str, int], str]:
     """Write the pages of a run; give the addresses of its samples' pages."""
     counts = verdict_counts(connection, row.run_id)
@@ -458,7 +478,9 @@ def _write_run(
         again = gradings(connection, row.run_id, *key) if key in several else []
         _save(made / "runs" / place / names[key],
               sample_page(row, timeline(found), texts, again, "../../"))  # fmt: skip
-    _save(made / "runs" / place / "index.html", _run_page(row, note, counts, listed, names))
+    _save(
+        made / "runs" / place / "index.html", _run_page(row, note, counts, listed, names, searched)
+    )
     return {(row.run_id, *key): f"runs/{place}/{name}" for key, name in names.items()}
 
 
@@ -479,11 +501,14 @@ def _run_page(
     counts: Mapping[str, int],
     listed: Sequence[SampleRow],
     names: Mapping[tuple[str, int], str],
+    searched: Mapping[str, str],
 ) -> str:
     body = []
     if note:
         body.append(f"<p><strong>In no ranking: {text(note)}.</strong></p>")
     body.append(f"<p>{text(_score_words(row))}</p>")
+    if row.search is not None and (to := searched.get(row.search.run or "")) is not None:
+        body.append(f"<p>{link(f'../../{to}', 'Its search')}</p>")
     facts = {
         "Worker": row.worker, "Meta-agent": row.meta or "none", "List": row.list,
         "Protocol": row.protocol, "Level": row.level, "Status": row.status,

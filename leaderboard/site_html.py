@@ -81,6 +81,7 @@ margin:1rem 0}
 section.stage h2{margin-top:.8rem;font-size:1.1rem}
 figure{margin:1rem 0}figure svg{max-width:100%;height:auto}
 .slim{display:none}
+@media (min-width:641px){tbody th{min-width:13rem}.matrix tbody th{min-width:8.5rem}}
 @media (max-width:640px){.wide-chart{display:none}.slim{display:inline}h1{font-size:1.4rem}}
 """ + PAPER_STYLE.removeprefix("<style>").removesuffix("</style>")
 )

@@ -21,7 +21,6 @@ Record = Mapping[str, Any]
 Place = Literal["round", "before", "after", "alone"]
 Number = TypeVar("Number", int, float)
 
-MOST_OPEN = 3  # stages with an error that are shown unfolded; of more, the first
 BOOKKEEPING = {"kind", "at", "run_no", "segment", "logged_at", "result_key", "problem_id",
                "sample", "round", "about"}  # fmt: skip
 # fields of a note that say where it stands, not what it says
@@ -245,13 +244,12 @@ class Timeline:
     def decisive(self) -> frozenset[int]:
         """Which stages (by their index) a reader has to see first.
 
-        The chosen one, those with an error (of more than MOST_OPEN the first), the only one; of an
-        unfinished sample the last.
+        The chosen one, the first with an error, the only one; of an unfinished sample the last.
         """
         if len(self.stages) == 1:
             return frozenset({0})
         failed = [at for at, stage in enumerate(self.stages) if stage.errors]
-        kept = set(failed if len(failed) <= MOST_OPEN else failed[:1])
+        kept = set(failed[:1])
         kept |= {at for at, stage in enumerate(self.stages) if stage.chosen}
         if self.result is None and self.trial is None and self.stages:
             kept.add(len(self.stages) - 1)

@@ -35,6 +35,8 @@ ACTIVE = re.compile(
     r"|(?<=\s[-<>=~!])(?=[-<>=](?:\s|$))|(?<=^[-<>=~!])(?=[-<>=](?:\s|$))",
     re.IGNORECASE,
 )  # where the page would make a link, an icon or another sign of plain text, escaped or not
+NO_BREAK = "\u00a0"  # a space at which no line ends
+SHORT = 20  # characters of a cell
 KEPT = 256  # answers kept for all readers together, of whatever snapshots
 
 Made = TypeVar("Made")
@@ -68,6 +70,15 @@ def _kept(folder: str, seq: int, key: Hashable, _make: Callable[[], Any]) -> Any
 def board_rows(results: Results) -> tuple[BoardRow, ...]:
     """Every run of the board, best first, asked of the snapshot once."""
     return kept(results, "board", lambda: tuple(board(results.connection)))
+
+
+def refused(why: str, error: Exception) -> None:
+    """Why a part of a page cannot be drawn: in short, in full, and the command that mends it."""
+    st.info(why)
+    parts = str(error).split("`")  # what stands between two of these is a command
+    st.caption(escaped("the command below".join(parts[0::2])))
+    for command in parts[1::2]:
+        code(command, "bash")
 
 
 def first_row(why: str) -> None:
@@ -194,8 +205,13 @@ def plain_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A small table of texts that leads nowhere, as HTML."""
     import pyarrow as pa
 
-    cells = [dict(zip(names, map(escaped, row), strict=True)) for row in rows]
+    cells = [dict(zip(names, map(_kept_together, row), strict=True)) for row in rows]
     st.table(pa.Table.from_pylist(cells), border="horizontal", hide_index=True)
+
+
+def _kept_together(text: str) -> str:
+    """A text of a table, safe; a short one stands on one line, however narrow the page is."""
+    return escaped(text).replace(" ", NO_BREAK) if len(text) <= SHORT else escaped(text)
 
 
 def _cell(value: Any) -> Any:

@@ -28,6 +28,7 @@ __all__ = ["chromium", "page", "serve_board"]  # fixtures
 
 pytestmark = pytest.mark.browser
 
+LINKS = "http://evil.example www.evil.example me@evil.example :material/home: &lt; a -> b"
 QUESTION = "Does this workflow solve more than one call of the same model?"
 SIZES: dict[str, tuple[ViewportSize, Literal["dark", "light"]]] = {
     "wide": ({"width": 1280, "height": 900}, "light"),
@@ -55,7 +56,8 @@ def address(
     run(folder, "flow-run", problems, host={"cpu": HOSTILE.replace(HALF, "")})
     run(folder, "direct-run", {**problems, "HumanEval/0": ["wrong"]}, method="direct", level="L0",
         roles={"worker": {"model": "openai/gpt-4o-mini"}}, cost=0.1)  # fmt: skip
-    run(folder, "sim-run", {"HumanEval/0": ["passed"]}, kind="simulated", method=LABEL)
+    run(folder, "sim-run", {"HumanEval/0": ["passed"]}, kind="simulated",
+        method=f"{LABEL} {LINKS}")  # fmt: skip
     search(folder)
     in_rounds(folder, "rounds-run", FLOW, benchmark="mbpp")
     in_rounds(folder, "draws-run", DRAWS, benchmark="mbpp", method="best-of-n")
@@ -230,6 +232,38 @@ def test_what_a_model_wrote_is_shown_as_text_and_runs_nothing(address: str, page
         settled(page)
     assert page.title().endswith("Workflow board")
     assert watched.wrong == []
+
+
+def test_a_label_of_others_holds_no_link_no_icon_and_no_sign_but_its_own(
+    address: str, page: Page
+) -> None:
+    watched = Watched(page, address)
+    for path in ("trajectory?run=sim-run", "runs?run=sim-run", "cost?benchmark=humaneval"):
+        page.goto(f"{address}/{path}")
+        settled(page)
+        body = page.locator(".stMain").evaluate("one => one.textContent").replace("\u2060", "")
+        if "run=" in path:
+            assert f"{LABEL} {LINKS}" in body
+        assert page.locator(".stMain a[href*='evil'], .stMain a[href^='mailto']").count() == 0
+    page.goto(f"{address}/trajectory?run=sim-run")
+    settled(page)
+    assert page.locator(".stMain h1 [data-testid=stIconMaterial]").count() == 0
+    assert watched.wrong == []
+
+
+def test_every_address_of_the_board_shows_what_was_chosen(address: str, page: Page) -> None:
+    for rank in ("Equal level", "Equal calls", "Equal dollars"):
+        page.goto(f"{address}/?rank={rank.replace(' ', '+')}")
+        page.locator(f"[role=radio][aria-checked=true]:has-text('{rank}')").wait_for()
+    page.goto(f"{address}/trajectory?run=flow-run&verdict=wrong")
+    cell(page, "HumanEval/1").wait_for(state="attached")
+    assert cell(page, "HumanEval/0").count() == 0
+    page.get_by_role("button", name="passed", exact=True).click()
+    page.wait_for_url("**verdict=passed*")
+    page.goto(f"{address}/searches?run=fit-a&candidate=3")
+    page.get_by_text("It has no code.").wait_for()
+    settled(page)
+    assert "candidate=3" in page.url
 
 
 def test_graphs_are_drawn_offline_and_a_label_that_a_model_wrote_is_text_in_them(

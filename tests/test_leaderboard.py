@@ -45,7 +45,7 @@ from leaderboard.search_rows import attempts, search_steps, searches
 from leaderboard.serve import command, refresh, serve
 from leaderboard.views import VIEWS
 from leaderboard.views.board import QUESTION
-from leaderboard.widgets import Results, kept
+from leaderboard.widgets import Results, escaped, kept
 from tests.browser import free_port
 from tests.results_maker import (
     DRAWS,
@@ -708,10 +708,15 @@ def test_what_papers_report_stands_in_a_section_of_its_own(mixed: Path) -> None:
     assert [len(one.value) for one in page.dataframe] == [
         len(one.value) for one in plain_page.dataframe
     ]
-    (beside,) = page.table
-    assert set(beside.value["Benchmark"]) == {"HumanEval", "MBPP"}  # of which something is shown
-    (only,) = drawn(mixed, reported="true", benchmark="mbpp").table
-    assert set(only.value["Benchmark"]) == {"MBPP"}
+    assert {name for one in page.table for name in one.value["Benchmark"]} == {
+        "HumanEval", "MBPP",  # of which something is shown
+    }  # fmt: skip
+    assert "Source: FlowReasoner, arXiv:2504.15257" in text_of(page)
+    noted = {number for one in page.table for number in one.value["Note"]} - {""}
+    assert noted
+    assert all(f"{number}: " in text_of(page).partition("Notes. ")[2] for number in noted)
+    only = drawn(mixed, reported="true", benchmark="mbpp").table
+    assert {name for one in only for name in one.value["Benchmark"]} == {"MBPP"}
 
 
 def test_the_board_is_a_plain_table_too_and_text_in_it_is_text(mixed: Path) -> None:
@@ -725,6 +730,16 @@ def test_the_board_is_a_plain_table_too_and_text_in_it_is_text(mixed: Path) -> N
     assert "&lt;/text&gt;&lt;script&gt;" in body
     assert body.count('<th scope="row">') == len(ALL)
     assert "66.7" in body
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("see http://a.b", "see http\\:\u2060//a\\.b"), ("www.a.b", "www\u2060\\.a\\.b"),
+     ("me@a.b", "me@\u2060a\\.b"), (":material/home:", "\\:\u2060material/home\\:"),
+     ("&lt;", "\\&lt;"), ("a -> b", "a \\-\u2060\\> b"), ("a-b", "a\\-b"), ("12:30", "12\\:30")],
+)  # fmt: skip
+def test_a_label_says_what_it_is_given_and_becomes_nothing_else(said: str, shown: str) -> None:
+    assert escaped(said) == shown
 
 
 def test_an_address_of_before_leads_on_once_and_going_back_comes_back(mixed: Path) -> None:
@@ -888,8 +903,7 @@ def test_problems_and_systems_are_a_table_with_a_mark_for_each_pair(tmp_path: Pa
     assert page.selectbox(key="benchmark").options == ["humaneval", "mbpp"]
     table_shown = page.dataframe[-1].value
     assert list(table_shown.columns) == [
-        "Problem", "Solved", "Contested", "one · small", "one · small #2", "two · small",
-        "last · small",
+        "Problem", "Solved", "Contested", "one", "one #2", "two", "last",
     ]  # fmt: skip
     told = table_shown.astype(object).fillna("").itertuples(index=False)
     assert [tuple(row) for row in told] == [

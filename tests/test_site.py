@@ -215,6 +215,24 @@ def test_the_paper_and_the_runs_have_their_pages(pages: dict[str, Page]) -> None
     assert {"he-flow", "fit-a", "found", "rounds"} <= runs
 
 
+def test_a_search_has_a_page_with_its_tree_and_attempts_and_rows_lead_to_it(
+    pages: dict[str, Page],
+) -> None:
+    found = pages["searches/fit-a.html"]
+    assert "its best candidate solves 100.0 % of its problems" in found.words
+    assert "3 attempts at 1 problem; 3 calls, 1,500 tokens, $0.750." in found.words
+    assert "../runs/found/index.html" in found.links()
+    assert "2 * 100.0 %" in found.words
+    attempts = found.rows("Attempts")
+    assert [row[1:4] for row in attempts] == [
+        ["round 1, run 1", "✗", "50.0"], ["round 2, run 1", "✓", "100.0"],
+        ["round 3, run 1", "✗", "0.0"],
+    ]  # fmt: skip
+    assert [row[0] for row in found.rows("Numbers by step")] == ["1", "2", "3"]
+    assert "searches/fit-a.html" in pages["runs.html"].links()
+    assert "../../searches/fit-a.html" in pages["runs/found/index.html"].links()
+
+
 def test_a_samples_page_has_rounds_calls_feedback_and_the_program(pages: dict[str, Page]) -> None:
     told = {"runs/rounds/a-0-0": ("✓ passed", "Round 1 · feedback 0 % · hidden tests: wrong",
                                   "Round 2 · feedback 100 % · hidden tests: passed", "Solve a/0."),

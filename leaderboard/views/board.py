@@ -262,7 +262,7 @@ def cells(group: Group, row: BoardRow, ranks: dict[str, Rank]) -> dict[str, Any]
         "pass@1": number(percent(row.estimate.value)),
         "95% interval": interval_words(row),
         "Rank": rank_words(row, ranks),
-        "Note": remark(group, row) or None,
+        "Note": remark(group, row),
         "Worker": plain(row.worker),
         "Level": row.level,
         "Calls": number(count(row.per_sample(row.calls))),
@@ -288,21 +288,22 @@ def columns() -> dict[str, Any]:
     numbers, text = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
         "Method": text(pinned=True, width=170),  # so that a phone shows the score beside it
-        "pass@1": numbers(format="%.1f", help="Share of problems solved, in percent"),
+        "pass@1": numbers(format="%.1f", width=74, help="Share of problems solved, in percent"),
+        "Note": text(width=140),
         "Rank": text(
             help="Range of places, from paired comparisons of all rows with Holm's correction"
         ),
         "Level": text(help="What the method may do with feedback tests"),
-        "Calls": numbers(format="%.1f", help="Model calls per sample"),
-        "Tokens": numbers(format="%,.0f", help="Prompt and completion, per sample"),
+        "Calls": numbers(format="%.1f", width=82, help="Model calls per sample"),
+        "Tokens": numbers(format="%,.0f", width=82, help="Prompt and completion, per sample"),
         "Dollars": numbers(
-            format=DOLLARS, help="For the whole run, with no reply from a cache"
+            format=DOLLARS, width=82, help="For the whole run, with no reply from a cache"
         ),
         "$ a solved": numbers(
             format=DOLLARS, help="Dollars of a sample of each problem, by the problems solved"
         ),
         "Time": numbers(
-            format="%.1f s",
+            format="%.1f s", width=82,
             help="Seconds per sample, without its waits for a turn at the model",
         ),
         "Search": text(
@@ -413,16 +414,24 @@ def reported_part(results: Results, shown: Sequence[BoardRow]) -> None:
         "As printed, measured by their authors with models, prompts and tests of their own: in no "
         "ranking, and no row above may be called better or worse than one of these."
     )
-    plain_table(
-        ("Method", "pass@1", "Benchmark", "Worker", "Meta-agent", "Source", "Note"),
-        [reported_cells(row) for row in rows],
-    )
+    notes = list(dict.fromkeys(row.note for row in rows if row.note))
+    for source in dict.fromkeys(row.source for row in rows):
+        st.caption(escaped(f"Source: {source}."))
+        plain_table(
+            ("Method", "pass@1", "Benchmark", "Worker", "Meta-agent", "Place", "Note"),
+            [reported_cells(row, notes) for row in rows if row.source == source],
+        )
+    if notes:
+        said = (f"{number}: {note}." for number, note in enumerate(notes, 1))
+        st.caption(escaped(f"Notes. {' '.join(said)}"))
 
 
-def reported_cells(row: ReportedRow) -> list[str]:
+def reported_cells(row: ReportedRow, notes: Sequence[str]) -> list[str]:
+    """A reported number as a row; its note by number, for many share one."""
     printed = row.printed or percent(row.value, 2)
+    note = str(notes.index(row.note) + 1) if row.note else ""
     return [row.method or row.row_key, printed, row.benchmark, row.worker or "–", row.meta or "–",
-            f"{row.source}, {row.place}", row.note or ""]  # fmt: skip
+            row.place, note]  # fmt: skip
 
 
 def family(benchmark: str) -> str:

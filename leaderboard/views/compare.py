@@ -43,7 +43,7 @@ ANYWAY = "; --anyway"  # how the advice of a refusal begins, which is the comman
 
 def page(results: Results) -> None:
     """The two runs that the address names; without names, the first two of the largest ranking."""
-    st.title("Is one better than the other?")
+    st.title("Is one better than the other?", anchor=False)
     rows = board_rows(results)
     if len(rows) < 2:
         first_row(
@@ -198,7 +198,7 @@ def several(found: Comparison) -> bool:
 def who_solves(found: Comparison) -> None:
     """The problems by who solves them, two by two."""
     made = found.difference
-    st.subheader("Who solves what")
+    st.subheader("Who solves what", anchor=False)
     if several(found):
         plain_table(
             ["Problems", "Number"],
@@ -215,7 +215,7 @@ def who_solves(found: Comparison) -> None:
 
 def spent(found: Comparison) -> None:
     """What a sample took on either side, and the difference."""
-    st.subheader("What a sample took")
+    st.subheader("What a sample took", anchor=False)
     lines = []
     for one in found.spent:
         said = SAID[one.unit]
@@ -228,7 +228,7 @@ def spent(found: Comparison) -> None:
 
 def flips(results: Results, found: Comparison) -> None:
     """The problems that one solves and the other does not, or less often."""
-    st.subheader("Problems that flip")
+    st.subheader("Problems that flip", anchor=False)
     a, b = found.a.run_id, found.b.run_id
     names = [*found.only_a, *found.only_b]
     if not names:
@@ -288,7 +288,7 @@ def problem_part(results: Results, found: Comparison) -> None:
     difference_part(results, found, name, number)
     for place, letter, row in zip(st.columns(2), "AB", (found.a, found.b), strict=True):
         with place:
-            st.subheader(escaped(f"{letter}: {row.named}"))
+            st.subheader(escaped(f"{letter}: {row.named}"), anchor=False)
             one = drawn[row.run_id]
             if one is None or number >= one.samples:
                 st.info("It has no such sample of this problem.")
@@ -298,7 +298,7 @@ def problem_part(results: Results, found: Comparison) -> None:
 
 def difference_part(results: Results, found: Comparison, name: str, number: int) -> None:
     """Both programs' difference, line by line, as a unified diff from A to B."""
-    st.subheader("From A's program to B's")
+    st.subheader("From A's program to B's", anchor=False)
     programs = []
     for letter, row in zip("AB", (found.a, found.b), strict=True):
         record = read_sample(results.connection, row.run_id, name, number).result or {}

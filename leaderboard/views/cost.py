@@ -27,6 +27,7 @@ from leaderboard.costs import (
 from leaderboard.export import title
 from leaderboard.queries import BoardRow, Group, groups
 from leaderboard.widgets import (
+    DOLLARS,
     NAME,
     Results,
     board_rows,
@@ -48,6 +49,8 @@ UNITS: dict[str, Measure] = {"Dollars": "usd", "Calls": "calls", "Tokens": "toke
                              "Time": "time"}  # as the address has them  # fmt: skip
 MOST = 6  # rankings that are drawn at once
 LEAST, SPREAD, MOST_SPREAD = 1, 1000, 1_000_000  # problems that a search is spread over
+FORMATS: dict[Measure, str] = {"usd": DOLLARS, "calls": "%.1f", "tokens": "%,.0f",
+                               "time": "%.1f s"}  # of the column  # fmt: skip
 NOTES: dict[Measure, str] = {
     "usd": "Dollars are the price with no reply taken from a cache.",
     "calls": "Calls are those to models, of every role.",
@@ -58,7 +61,7 @@ NOTES: dict[Measure, str] = {
 
 def page(results: Results) -> None:
     """The rankings that the address asks for, each as chart, table and distribution."""
-    st.title("What does a score cost?")
+    st.title("What does a score cost?", anchor=False)
     rows = board_rows(results)
     if not rows:
         first_row("The database holds no run yet. This command makes the first row.")
@@ -128,7 +131,7 @@ def ranking(
     problems = kept(results, ("costs by problem", unit, ids),
                     lambda: by_problem(results.connection, ids, unit))  # fmt: skip
     rows = [one for one in cost_rows(group, problems, unit, spread) if one.row.run_id in shown]
-    st.subheader(escaped(title(group)))
+    st.subheader(escaped(title(group)), anchor=False)
     spoken = " with search" if spread is not None else ""
     if spread is not None:
         st.caption(escaped(search_words(rows, unit, spread)))
@@ -171,14 +174,13 @@ def draw(make: Callable[[bool], Any]) -> None:
 
 def table(rows: Sequence[CostRow], unit: Measure, place: int, names: Mapping[str, str]) -> None:
     """What the chart shows in numbers; a click on a row opens its run. `names` of runs by id."""
-    name = {"usd": "$ a sample", "calls": "Calls a sample", "tokens": "Tokens a sample",
-            "time": "Time a sample"}[unit]  # fmt: skip
+    name = {"usd": "Dollars", "calls": "Calls", "tokens": "Tokens", "time": "Time"}[unit]
     records = [
         {
             "Method": shortened(plain(one.row.named), NAME),
             "pass@1": number(percent(one.row.estimate.value)),
-            name: SAID[unit](one.cost),
-            "Note": one.note or None,
+            name: one.cost if unit == "time" else number(SAID[unit](one.cost)),
+            "Note": one.note,
             "A solved problem": solved_words(one, unit),
             "Front": standing(one, names),
             "95% interval": None if one.row.estimate.value is None
@@ -199,7 +201,9 @@ def table(rows: Sequence[CostRow], unit: Measure, place: int, names: Mapping[str
         [("trajectory", {"run": one.row.run_id}) for one in rows],
         {
             "Method": text(pinned=True, width=170),  # so that a phone shows the score beside it
-            "pass@1": numbers(format="%.1f", help="Share of problems solved, in percent"),
+            "Note": text(width=140),
+            name: numbers(format=FORMATS[unit], width=82, help="Mean of a sample"),
+            "pass@1": numbers(format="%.1f", width=74, help="Share of problems solved, in percent"),
             "A solved problem": text(
                 help="All that the run took by the problems that it solved, with its 95% interval"
             ),

@@ -36,6 +36,7 @@ from leaderboard.widgets import (
     is_dark,
     kept,
     plain_table,
+    refused,
     snapshot_words,
     stale,
 )
@@ -44,14 +45,27 @@ TITLE = "Paper"
 PATH = "paper"
 
 FIGURE = "Figure 4"
+STACKED = """<style>
+@media (max-width: 640px) {
+  .st-key-differences :is(table, tbody, tr, td) {display: block; width: 100%; min-width: 0}
+  .st-key-differences td * {display: inline !important; margin: 0}
+  .st-key-differences thead {display: none}
+  .st-key-differences td {border: none; padding: 0.1rem 0}
+  .st-key-differences td:first-child {font-weight: 600; padding-top: 0.6rem}
+  .st-key-differences td:nth-child(2)::before {content: "In the paper: "; opacity: 0.7}
+  .st-key-differences td:nth-child(3)::before {content: "Here: "; opacity: 0.7}
+}
+</style>"""  # a table of long texts is a list on a phone
 TABLES: dict[str, Number] = {"Table 1": 1, "Table 2": 2, "Table 3": 3}  # as the address says it
+NOTHING = "There is nothing measured to show here yet."
+UNLIKE = "These runs may not share a table."
 DIGITS = 2  # of a percentage, as the paper prints
 FILES = (("LaTeX", "latex", "tex"), ("Markdown", "markdown", "md"), ("CSV", "csv", "csv"))
 
 
 def page(results: Results) -> None:
     """The table or figure that the address names, and what keeps it apart from the paper's."""
-    st.title("The paper's tables, measured")
+    st.title("The paper's tables, measured", anchor=False)
     chosen = st.segmented_control(
         "Table", [*TABLES, FIGURE], default="Table 1", key="table", label_visibility="collapsed",
         bind="query-params", required=True,
@@ -78,9 +92,8 @@ def table_part(results: Results, number: Number) -> None:
                           list_name=told, protocol=protocol),
         )  # fmt: skip
     except UsageError as error:
-        st.info("There is nothing measured to show here yet." if "no complete" in str(error)
-                or "simulated" in str(error) else "These runs may not share a table.")  # fmt: skip
-        code(str(error))
+        none = "no complete" in str(error) or "simulated" in str(error)
+        refused(NOTHING if none else UNLIKE, error)
     if made is None:
         rows = tuple(reported_rows(number))
         note = "Reported, not measured here. Nothing of these rows is compared with ours."
@@ -127,7 +140,7 @@ def filters(results: Results) -> tuple[str | None, str | None, bool, bool]:
 
 def figure_part(results: Results) -> None:
     """Figure 4's panels and the sizes of workflows, from our runs; what is said of the paper's."""
-    st.subheader("Meta-agents and workers, exchanged")
+    st.subheader("Meta-agents and workers, exchanged", anchor=False)
     try:
         panels: dict[str, list[AblationBar]] = kept(
             results, "ablation", lambda: ablation(results.connection)
@@ -142,9 +155,8 @@ def figure_part(results: Results) -> None:
                  for bar in bars],
             )  # fmt: skip
     except UsageError as error:
-        st.info("There are not enough runs yet to exchange one and keep the other.")
-        code(str(error))
-    st.subheader("Size of workflows by benchmark")
+        refused("There are not enough runs yet to exchange one and keep the other.", error)
+    st.subheader("Size of workflows by benchmark", anchor=False)
     try:
         bars_of: list[SizeBar] = kept(results, "sizes", lambda: sizes(results.connection))
         chart = size_chart(bars_of, dark=is_dark())
@@ -155,9 +167,8 @@ def figure_part(results: Results) -> None:
               str(bar.problems)] for bar in bars_of],
         )  # fmt: skip
     except UsageError as error:
-        st.info("No run has workflows whose size could be told.")
-        code(str(error))
-    st.subheader("What is said of the paper's Figure 4")
+        refused("No run has workflows whose size could be told.", error)
+    st.subheader("What is said of the paper's Figure 4", anchor=False)
     st.caption("It has no digits; these come from elsewhere, and are in no chart.")
     plain_table(
         ["Percent", "What it is said to be", "Source"],
@@ -174,8 +185,10 @@ def _between(bar: SizeBar) -> str:
 
 def differences() -> None:
     """Why the two are not compared."""
-    st.subheader("What differs from the paper")
-    plain_table(["What", "In the paper", "Here"], [list(row) for row in reported.PROTOCOL])
+    st.subheader("What differs from the paper", anchor=False)
+    st.html(STACKED)
+    with st.container(key="differences"):
+        plain_table(["What", "In the paper", "Here"], [list(row) for row in reported.PROTOCOL])
 
 
 def doubts() -> None:

@@ -207,10 +207,12 @@ def matrix_part(
 
 def system_names(systems: Sequence[BoardRow]) -> list[str]:
     """A short name for the column of each system, no two the same."""
+    several = len({row.worker for row in systems}) > 1
     found: list[str] = []
     for row in systems:
         note = "" if row.kind == "measured" else f" ({row.kind})"
-        name = plain(f"{row.named}{note} · {row.worker.rpartition('/')[2]}")
+        worker = f" · {row.worker.rpartition('/')[2]}" if several else ""
+        name = plain(f"{row.named}{note}{worker}")
         name = shortened(name, 60)
         again = sum(one == name or one.startswith(f"{name} #") for one in found)
         found.append(f"{name} #{again + 1}" if again or name in HEAD else name)

@@ -39,7 +39,7 @@ SAMPLES = 500  # of a run, in one table
 def run_page(results: Results, row: BoardRow) -> None:
     """One run: its numbers, its rounds, its samples."""
     st.button("← Board", on_click=go, args=("board",), type="tertiary")
-    st.title(escaped(f"{row.named} on {row.benchmark}"))
+    st.title(escaped(f"{row.named} on {row.benchmark}"), anchor=False)
     headline(row)
     if row.samples_left and row.status != "running":
         st.caption("To go on with it:")
@@ -56,16 +56,16 @@ def samples_part(results: Results, row: BoardRow) -> None:
     if not counts:
         st.info("No sample of this run has been graded yet.")
         return
-    st.subheader("Samples")
+    st.subheader("Samples", anchor=False)
     names = {safe(name): name for name in counts}  # as the address has them
     wanted = st.pills("Verdict", list(names), selection_mode="multi", key="verdict",
                       bind="query-params", label_visibility="collapsed")  # fmt: skip
     verdicts = [names[name] for name in wanted if name in names]
-    st.caption(escaped(", ".join(f"{count(number)} {name}" for name, number in counts.items())))
     found = sum(counts[name] for name in verdicts or counts)
     first = (paged("samples", found, SAMPLES, "page") - 1) * SAMPLES
     shown = some_samples(results.connection, row.run_id, verdicts, first=first, most=SAMPLES)
-    st.caption("Click a sample for its trajectory.")
+    said = ", ".join(f"{count(n)} {name}" for name, n in counts.items())
+    st.caption(escaped(f"{said}. Click a sample for its trajectory."))
     clickable(
         [sample_cells(one) for one in shown],
         f"samples-{row.run_id}-{','.join(verdicts)}-{first}",
@@ -117,7 +117,7 @@ def rounds_part(results: Results, row: BoardRow) -> None:
     if not rounds:
         return
     rival = best_of_n(results.connection, row)
-    st.subheader("Rounds")
+    st.subheader("Rounds", anchor=False)
     if any(one.hidden is not None for one in rounds):
         unit = chart_unit(rounds)
         if any(getattr(one, unit) is not None for one in rounds):

@@ -144,11 +144,14 @@ def all_runs(found: Sequence[RunState]) -> None:
         "runs",
         [("runs", {"run": run.run_id}) for run in shown],
         {
-            "Run": st.column_config.TextColumn(pinned=True),
+            "Run": st.column_config.TextColumn(pinned=True, width=170),
+            "Status": st.column_config.TextColumn(width=100),
             "Graded": st.column_config.ProgressColumn(
                 format="percent", help="Share of the samples asked for that have a verdict"
             ),
-            "Errored": st.column_config.NumberColumn(help="Samples that ended without a verdict"),
+            "Errored": st.column_config.NumberColumn(
+                width=82, help="Samples that ended without a verdict"
+            ),
             "Paid": st.column_config.NumberColumn(
                 format=DOLLARS, help="Dollars paid, with replies from a cache for nothing"
             ),

@@ -59,6 +59,7 @@ def page(results: Results) -> None:
         return
     found = searches(results.connection, run_id)
     if not found:
+        st.title("Searches", anchor=False)
         st.warning("This address names a search that is not in the results.")
         st.code(plain(run_id), language=None)
         st.button("All searches", on_click=go, args=("searches",))
@@ -76,7 +77,7 @@ def page(results: Results) -> None:
 
 def every(results: Results) -> None:
     """Every search: they have no score and no rank."""
-    st.title("Searches")
+    st.title("Searches", anchor=False)
     rows = searches(results.connection)
     if not rows:
         st.info("No search has been recorded yet. This command makes one; then reload this page.")
@@ -108,7 +109,7 @@ def every(results: Results) -> None:
         "searches",
         [("searches", {"run": row.run_id}) for row in rows],
         {
-            "Method": st.column_config.TextColumn(pinned=True),
+            "Method": st.column_config.TextColumn(pinned=True, width=170),
             "Best": st.column_config.TextColumn(
                 help="Share of search problems that the best candidate solves, in percent"
             ),
@@ -125,7 +126,9 @@ def found_words(row: SearchRow) -> str:
     """The best score; or that there is none, for each workflow is for a problem of its own."""
     if row.best is not None:
         return percent(row.best.score)
-    return SINGLES if best_words(row.nodes) else "none yet"
+    if best_words(row.nodes):
+        return SINGLES
+    return "none yet" if row.status == "running" else "none told"
 
 
 def search_page(results: Results, row: SearchRow) -> None:
@@ -133,7 +136,7 @@ def search_page(results: Results, row: SearchRow) -> None:
     st.button("← All searches", on_click=go, args=("searches",), type="tertiary")
     steps = search_steps(results.connection, row.run_id)
     what = "Training" if steps and not row.nodes and not row.trials else "Search"
-    st.title(escaped(f"{what} of {row.named} on {row.benchmark}"))
+    st.title(escaped(f"{what} of {row.named} on {row.benchmark}"), anchor=False)
     if row.kind != "measured":
         st.warning(escaped(f"This search is {row.kind}: its numbers say nothing about a model."))
     cost_part(row, len(steps))
@@ -181,7 +184,7 @@ def nodes_part(results: Results, row: SearchRow) -> None:
     """The tree or archive, and one candidate of it with its workflow."""
     best = row.best
     alone = best is None and best_words(row.nodes) is not None
-    st.subheader(SINGLES.capitalize() if alone else "Candidates")
+    st.subheader(SINGLES.capitalize() if alone else "Candidates", anchor=False)
     st.caption(
         "Each made for one problem, with its score on that: none is the best of all."
         if alone
@@ -189,6 +192,8 @@ def nodes_part(results: Results, row: SearchRow) -> None:
     )
     if len(row.nodes) <= DRAWN:
         drawing(tree_dot(row.nodes), tree_text(row.nodes))
+        with st.expander("The same in words", type="compact"):
+            code(tree_text(row.nodes))
     else:
         code(tree_text(row.nodes))
     numbers = [node.number for node in row.nodes]
@@ -229,7 +234,7 @@ def curves_part(steps: Sequence[dict[str, float]]) -> None:
     names = list(dict.fromkeys(name for step in steps for name in step if name != "number"))
     if not names:
         return
-    st.subheader("Training")
+    st.subheader("Training", anchor=False)
     st.caption(escaped(f"{things(len(steps), 'step')}; {things(len(names), 'number')} at each."))
     if any(sum(name in step for step in steps) > 1 for name in names):  # there is a line to draw
         wanted = names
@@ -259,7 +264,7 @@ def attempts_part(results: Results, row: SearchRow) -> None:
     tried = attempts(results.connection, row.run_id)
     if not tried:
         return
-    st.subheader("Attempts")
+    st.subheader("Attempts", anchor=False)
     first = (paged("attempts", len(tried), ATTEMPTS, "attempts") - 1) * ATTEMPTS
     shown = tried[first : first + ATTEMPTS]
     clickable(
@@ -298,7 +303,10 @@ def attempt_page(results: Results, row: SearchRow, problem_id: str, sample: int)
         st.button("← All searches", on_click=go, args=("searches",), type="tertiary")
         st.button(escaped(f"← Search of {row.named}"), on_click=go, args=("searches",),
                   kwargs={"run": row.run_id}, type="tertiary", key="up")  # fmt: skip
-    st.title("The search itself" if problem_id == DESK else escaped(shortened(problem_id, 120)))
+    st.title(
+        "The search itself" if problem_id == DESK else escaped(shortened(problem_id, 120)),
+        anchor=False,
+    )
     if shown.line.trial is None and not shown.line.stages:
         st.warning("This address names an attempt that is not in the search.")
         return
@@ -330,7 +338,7 @@ def trial_part(shown: Shown) -> None:
         st.caption(f"It took {duration(trial['wall_s'])}.")
     if trial.get("detail"):
         long_text(shown, "detail", str(trial["detail"]), label="Test output")
-    st.subheader("Program")
+    st.subheader("Program", anchor=False)
     if trial.get("code_sha"):
         text_part(shown, "program", trial["code_sha"], "python", line_numbers=True)
     else:

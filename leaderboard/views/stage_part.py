@@ -55,7 +55,7 @@ def trajectory_part(shown: Shown) -> None:
     if not line.stages:
         st.caption("Nothing was recorded of what it did.")
         return
-    st.subheader("Trajectory")
+    st.subheader("Trajectory", anchor=False)
     if len(line.stages) > 1:
         overview(shown, linked=True)
     tree(line)
@@ -200,7 +200,7 @@ def stage_words(stage: Stage) -> str:
         words += [f"from round {design.parent}"] if design.parent is not None else []
         words += [f"feedback {percent(design.score, 0)} %"] if design.score is not None else []
         words += ["no feedback test"] if design.score is None and not design.error else []
-        words += ["the template"] if design.same_as_template else []
+        words += ["same as the template"] if design.same_as_template else []
         words += [f"at {shortened(design.about, 40)}"] if design.about else []
     if stage.errors:
         where = f" at line {stage.lines[0]}" if stage.lines else ""

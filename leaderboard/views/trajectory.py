@@ -63,6 +63,7 @@ def page(results: Results) -> None:
         go("searches", run=run_id, sample=asked)
     found = board(results.connection, run_id)
     if not found:
+        st.title("Trajectory", anchor=False)
         st.warning("This address names a run that is not in the results.")
         st.code(plain(run_id), language=None)
         st.button("All runs", on_click=go, args=("runs",))
@@ -86,7 +87,7 @@ def sample_named(asked: str | None) -> tuple[str, int] | None:
 
 def choose(results: Results) -> None:
     """Which runs there are, for an address that names none."""
-    st.title("Trajectory")
+    st.title("Trajectory", anchor=False)
     rows = sorted(board(results.connection), key=lambda row: -(row.started_at or 0.0))
     if not rows:
         st.info("No run has been recorded yet. This command makes the first one.")
@@ -107,8 +108,9 @@ def choose(results: Results) -> None:
         ],
         "runs-to-look-at",
         [("trajectory", {"run": row.run_id}) for row in rows],
-        {"Method": st.column_config.TextColumn(pinned=True),
-         "pass@1": st.column_config.NumberColumn(format="%.1f")},
+        {"Method": st.column_config.TextColumn(pinned=True, width=170),
+         "pass@1": st.column_config.NumberColumn(format="%.1f", width=74),
+         "Status": st.column_config.TextColumn(width=100)},
         alt="Runs, newest first",
     )  # fmt: skip
 
@@ -123,7 +125,10 @@ def sample_page(results: Results, row: BoardRow, problem_id: str, sample: int) -
         st.button("← Board", on_click=go, args=("board",), type="tertiary")
         st.button(escaped(f"← {row.named} on {row.benchmark}"), on_click=go, args=("trajectory",),
                   kwargs={"run": row.run_id}, type="tertiary", key="up")  # fmt: skip
-    st.title(escaped(f"{shortened(problem_id, LABEL)}{f', sample {sample}' if sample else ''}"))
+    st.title(
+        escaped(f"{shortened(problem_id, LABEL)}{f', sample {sample}' if sample else ''}"),
+        anchor=False,
+    )
     before_and_after(results, row.run_id, problem_id, sample)
     line = shown.line
     if line.result is None and not line.stages:
@@ -213,7 +218,7 @@ def verdict_part(shown: Shown) -> None:
     result = shown.line.result
     if result is None:
         return
-    st.subheader("Verdict")
+    st.subheader("Verdict", anchor=False)
     verdict_banner(shown.line)
     said = []
     if result.get("feedback_total") is not None:
@@ -230,7 +235,7 @@ def verdict_part(shown: Shown) -> None:
         long_text(shown, "detail", str(result["detail"]), label="Test output")
     if result.get("regrades"):
         regrades_part(shown)
-    st.subheader("Solution")
+    st.subheader("Solution", anchor=False)
     if result.get("solution_sha"):
         text_part(shown, "solution", result["solution_sha"], "python", line_numbers=True)
     else:
