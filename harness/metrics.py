@@ -247,12 +247,18 @@ def detectable_difference(problems: int, discordant: float = DISCORDANT) -> floa
     return high
 
 
+def _decimal(value: float, digits: int) -> Decimal:
+    """A number for rounding to so many decimals, without what sums and means of floats add to it:
+    half of 0.455 (0.22749999999999998) is 0.2275."""
+    return Decimal(str(round(value, digits + 8)))
+
+
 def half_up(value: float, digits: int) -> str:
     """A number with so many decimals, half rounded away from zero as papers do, never "-0.0"."""
     if not abs(value) < 1e15:  # no number of ours, and more digits than a Decimal keeps
         return f"{value:,.{digits}f}"
     step = Decimal(1).scaleb(-digits)
-    found = Decimal(str(value)).quantize(step, rounding=ROUND_HALF_UP)
+    found = _decimal(value, digits).quantize(step, rounding=ROUND_HALF_UP)
     return f"{found if found else abs(found):,f}"
 
 
@@ -261,7 +267,7 @@ def percent(value: float | None, digits: int = 1) -> str:
     if value is None:
         return "unknown"
     step = Decimal(1).scaleb(-digits)
-    found = (Decimal(str(value)) * 100).quantize(step, rounding=ROUND_HALF_UP)
+    found = (_decimal(value, digits + 2) * 100).quantize(step, rounding=ROUND_HALF_UP)
     return str(found if found else abs(found))
 
 
@@ -302,9 +308,16 @@ def duration(seconds: float | None) -> str:
         return "unknown"
     if seconds < 0:
         return f"-{duration(-seconds)}"
-    if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 1 else f"{half_up(seconds, 1)} s"
-    whole = round(seconds)
+    if not seconds < 1e15:
+        return f"{half_up(seconds, 0)} s"
+    if seconds == 0:
+        return "0 s"
+    if seconds < 0.995:  # two significant digits
+        said = half_up(seconds, 1 - math.floor(math.log10(seconds)))
+        return f"{said.rstrip('0')} s"
+    if seconds < 59.95:
+        return f"{half_up(seconds, 1)} s"
+    whole = math.floor(seconds + 0.5)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -132,8 +132,9 @@ def difference(a: Mapping[str, Tally], b: Mapping[str, Tally]) -> Difference:
     """A against B, from the outcomes of each: {problem: Tally}.
 
     With one sample of each problem on both sides, McNemar's test with Tango's interval; with
-    several, Student's t on the differences of the problems. A problem without a verdict of one
-    side is dropped, and named.
+    several, Student's t on the differences of the problems, and the former two again where all
+    problems differ by the same, which leaves no spread to judge by. A problem without a verdict of
+    one side is dropped, and named.
     """
     common = [name for name, one in a.items() if one.graded and name in b and b[name].graded]
     dropped_a = tuple(name for name, two in b.items() if two.graded and not _graded(a, name))
@@ -166,8 +167,8 @@ def difference(a: Mapping[str, Tally], b: Mapping[str, Tally]) -> Difference:
         low, high = _mean_interval(value, deviation, ups / scale, downs / scale, problems)
         p, test = t_test(value, deviation, problems), PAIRED_T
         detectable = _detectable(deviation, problems)
-        if p is None:
-            test = NO_TEST
+        if deviation == 0:  # all differ alike: only how many they are says anything
+            test, detectable = MCNEMAR, detectable_difference(problems, discordant)
     return Difference(value, low, high, p, test, problems, only_a, only_b, both, neither,
                       discordant, detectable, *rest)  # fmt: skip
 
@@ -245,13 +246,16 @@ def tango(only_a: float, only_b: float, problems: int, z: float = Z95) -> tuple[
     return -edge(only_b, only_a), edge(only_a, only_b)
 
 
-def t_test(value: float, deviation: float, problems: int) -> float | None:
-    """The two-sided p-value of a mean difference over problems; None where it has no spread to
-    judge it by (one problem, or all differ alike); 1 where none differs."""
+def t_test(value: float, deviation: float, problems: int) -> float:
+    """The two-sided p-value of a mean difference over problems, by Student's t.
+
+    Without spread (one problem, or all differ alike) that of McNemar's test, which counts problems
+    and not by how much they differ; 1 where none differs.
+    """
     if value == 0:
         return 1.0
     if deviation == 0:
-        return None
+        return mcnemar(problems, 0)
     return t_tail(value / deviation * math.sqrt(problems), problems - 1)
 
 

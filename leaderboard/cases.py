@@ -8,6 +8,7 @@ of operators that its executions called, on average; texts come from the journal
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from harness.errors import UsageError
 from harness.metrics import count, percent
 from harness.page import things
-from harness.store import plain, read_artifact
+from harness.store import called, plain, read_artifact
 from leaderboard.export import markdown_text, tex_text
 from leaderboard.queries import BoardRow, board
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 METHOD = "flowreasoner"
 COMMAND = "python -m harness eval --method flowreasoner -b humaneval"
+EMPTY = hashlib.sha256(b"").hexdigest()  # what a reply in which no workflow was found is kept as
 LINES, WIDTH = 80, 92  # of a listing: lines in all, characters of a line
 
 # The last record of each round of a run, with its size; `written` is false of the template.
@@ -118,12 +120,11 @@ def searched(
     if runs is not None:
         found = []
         for name in runs:
-            fits = [row for row in rows if row.run_id == name] or [
-                row for row in rows if row.run_id.startswith(name)
-            ]
+            names = called(name, [row.run_id for row in rows])
+            fits = [row for row in rows if row.run_id in names]
             if len(fits) != 1:
                 raise UsageError(
-                    f"{name}: {'several runs begin so' if fits else 'no such evaluation'}; "
+                    f"{name}: {'several runs are called so' if fits else 'no such evaluation'}; "
                     "`python -m harness list runs` names them"
                 )
             found += fits
@@ -205,7 +206,7 @@ def _picked(
         if max(sizes) > min(sizes):
             yield "the largest workflow chosen", sized[sizes.index(max(sizes))], ()
     for one in rounds:
-        if one.error is not None and one.written and one.workflow_sha:
+        if one.error is not None and one.written and one.workflow_sha not in (None, EMPTY):
             yield "the first workflow that broke", one, ()
             break
 

@@ -9,8 +9,10 @@ out of one ranking, and what else differs, always are.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +30,12 @@ from harness.metrics import (
     points,
 )
 from harness.page import things
-from harness.paired import LEVEL, Difference, difference
-from harness.store import RANKING, plain, ranking
+from harness.paired import LEVEL, Difference, difference, paired_bootstrap
+from harness.store import RANKING, UNTOLD, called, plain, ranking
 from leaderboard.outcomes import outcomes
 from leaderboard.queries import BoardRow, board
+from leaderboard.sampling import differing as asked_differently
+from leaderboard.sampling import settings
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -40,9 +44,12 @@ UNITS = {"usd": "fresh_cost_usd", "calls": "calls", "tokens": "tokens", "time": 
 SAID = {"usd": dollars, "calls": count, "tokens": count, "time": duration}
 WORDS = {"usd": "dollars", "calls": "calls", "tokens": "tokens", "time": "time"}
 DATA = ("benchmark", "benchmark_digest", "list")  # fields that say which problems were given
-BESIDE = ("method", "knobs", "worker", "meta", "level", "n_samples", "seed", "sandbox", "commit")
+BESIDE = ("method", "method_digest", "knobs", "worker", "meta", "level", "seed", "sandbox",
+          "commit", "dirty")  # fmt: skip
 FIELDS = {"benchmark_digest": "data", "grader_version": "grader", "price_table": "prices",
-          "meta": "meta-agent", "n_samples": "samples of a problem"}  # fmt: skip
+          "meta": "meta-agent", "method_digest": "code of the method",
+          "dirty": "uncommitted changes", "samples": "samples of a problem"}  # fmt: skip
+DRAWS = 2000  # of the bootstrap
 SHOWN = 24  # names of problems in a line of the terminal
 
 SPENT = """
@@ -94,6 +101,24 @@ class Comparison:
     only_b: tuple[str, ...]
     spent: tuple[Spending, ...]
     unlike: tuple[Unlike, ...]
+    outcomes_a: Mapping[str, Tally] = field(repr=False)  # of all its problems
+    outcomes_b: Mapping[str, Tally] = field(repr=False)
+
+    @cached_property
+    def bootstrap(self) -> tuple[float, float] | None:
+        """The difference's 95% interval once more, by drawing problems anew, seeded.
+
+        For whoever doubts the other: it assumes nothing but that problems are like one another.
+        """
+        return paired_bootstrap(self.outcomes_a, self.outcomes_b, draws=DRAWS)
+
+    @property
+    def turnable(self) -> bool:
+        """Whether samples without a verdict could turn round which one solves more."""
+        found = self.difference
+        if not found.errored or found.floor is None or found.ceiling is None:
+            return False
+        return found.floor <= 0 <= found.ceiling
 
     @property
     def shares_ranking(self) -> bool:
@@ -108,7 +133,11 @@ class Comparison:
             return "There is too little to say which one solves more."
         if found.p >= LEVEL:
             return "Chance alone may make such a difference: neither is shown to solve more."
-        return f"{'A' if found.value > 0 else 'B'} solves more than chance alone would make it."
+        said = f"{'A' if found.value > 0 else 'B'} solves more than chance alone would make it"
+        if self.turnable:
+            missing = things(found.errored, "sample")
+            return f"{said}, where there are verdicts; {missing} without one could turn it round."
+        return f"{said}."
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -127,7 +156,7 @@ class Comparison:
             if apart != (found.p < LEVEL):
                 said.append(
                     "Interval and test disagree on whether 0 is ruled out, as they may where few "
-                    "problems differ; the test is the exact one."
+                    "problems differ, or all by the same; the test is the exact one."
                 )
         cached = [n for n, row in (("A", self.a), ("B", self.b)) if row.cached_calls != 0]
         if cached:
@@ -139,15 +168,13 @@ class Comparison:
 
 
 def run_named(connection: DuckDBPyConnection, name: str) -> str:
-    """The id of the run that `name` is, or is a beginning or an end of that no other one has.
+    """The id of the only run that is `called` so.
 
     Raises UsageError, naming near ones, when there is none or more than one.
     """
     known = [row[0] for row in connection.execute(
         "SELECT run_id FROM runs WHERE stage = 'eval' ORDER BY run_id").fetchall()]  # fmt: skip
-    if name in known:
-        return name
-    meant = [one for one in known if name and (one.startswith(name) or one.endswith(name))]
+    meant = called(name, known)
     if len(meant) == 1:
         return str(meant[0])
     if meant:
@@ -174,7 +201,7 @@ def compared(connection: DuckDBPyConnection, a: str, b: str, *, anyway: bool = F
             f"{ids[0]} and {ids[1]} were given unlike data: {fields}; "
             "--anyway compares the problems that they share by name"
         )
-    by_run = outcomes(connection, ids)
+    by_run = {name: _in_order(found) for name, found in outcomes(connection, ids).items()}
     own, other = by_run[ids[0]], by_run[ids[1]]
     made = difference(own, other)
     if not made.problems:
@@ -186,8 +213,18 @@ def compared(connection: DuckDBPyConnection, a: str, b: str, *, anyway: bool = F
         row_a, row_b, scores[0], scores[1], made,
         tuple(name for name, by in zip(both, more, strict=True) if by > 0),
         tuple(name for name, by in zip(both, more, strict=True) if by < 0),
-        _spent(connection, ids, both), unlike,
+        _spent(connection, ids, both), unlike, own, other,
     )  # fmt: skip
+
+
+def _in_order(found: Mapping[str, Tally]) -> dict[str, Tally]:
+    """Outcomes in the benchmark's order: by the number at the end of a name, then by name."""
+
+    def place(name: str) -> tuple[bool, int, str]:
+        number = re.search(r"[0-9]+\Z", name)
+        return number is None, int(number[0]) if number else 0, name
+
+    return {name: found[name] for name in sorted(found, key=place)}
 
 
 def _share(one: Tally) -> float:
@@ -205,12 +242,21 @@ def differing(a: BoardRow, b: BoardRow) -> tuple[Unlike, ...]:
         one, two = getattr(a, name), getattr(b, name)
         if one != two:
             found.append(_unlike(name, one, two, ranks=False))
+    asked = [settings(row) for row in (a, b)]
+    for name in asked_differently([a, b]):
+        one, two = (told.get(name, "none") for told in asked)
+        found.append(_unlike(name, one, two, ranks=False))
     return tuple(found)
 
 
 def _unlike(name: str, a: object, b: object, *, ranks: bool) -> Unlike:
     def said(value: object) -> str:
-        short = str(value)[:12] if name in ("benchmark_digest", "commit") else str(value)
+        if name == "benchmark_digest" and str(value).startswith(UNTOLD):
+            return "unknown"
+        digests = ("benchmark_digest", "method_digest", "commit")
+        short = str(value)[:12] if name in digests else str(value)
+        if isinstance(value, bool):
+            return "yes" if value else "no"
         return short if value not in (None, "") else "none" if name == "meta" else "unknown"
 
     return Unlike(FIELDS.get(name, name), said(a), said(b), ranks, name in DATA)
@@ -275,6 +321,12 @@ def lines(comparison: Comparison, *, names: int | None = SHOWN) -> list[str]:
             f"A true difference of {percent(found.detectable)} points would be found four times in "
             "five."
         )
+    if comparison.bootstrap is not None:
+        low, high = comparison.bootstrap
+        said.append(
+            f"Bootstrap interval, for whoever doubts the other: {points(low)} to {points(high)} "
+            f"({count(DRAWS)} draws of problems, seed 0)."
+        )
     if found.errored:
         said.append(
             f"{things(found.errored, 'sample')} without a verdict: the difference lies between "
@@ -283,7 +335,7 @@ def lines(comparison: Comparison, *, names: int | None = SHOWN) -> list[str]:
     said += [
         "",
         f"both solve {found.both}, neither {found.neither}"
-        + (" (several samples: equally often)" if found.test.startswith("paired") else ""),
+        + (" (several samples: equally often)" if _several(comparison) else ""),
         *_named(f"{'more often ' if _several(comparison) else 'only '}A", comparison.only_a, names),
         *_named(f"{'more often ' if _several(comparison) else 'only '}B", comparison.only_b, names),
         *_named("left out, no verdict of A", found.dropped_a, names),
@@ -355,6 +407,9 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
         "shares_ranking": comparison.shares_ranking,
         "unlike": [asdict(one) for one in comparison.unlike],
         "difference": asdict(comparison.difference),
+        "bootstrap": None if comparison.bootstrap is None else {
+            "low": comparison.bootstrap[0], "high": comparison.bootstrap[1], "draws": DRAWS,
+            "seed": 0},
         "only_a": list(comparison.only_a),
         "only_b": list(comparison.only_b),
         "spent": {one.unit: {k: v for k, v in asdict(one).items() if k != "unit"}

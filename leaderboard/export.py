@@ -2,8 +2,8 @@
 
 One table per ranking: rows that may not be compared never stand in one. Simulated runs are in
 none: their numbers say nothing about a model. Dollars are fresh prices, as if no reply had been
-kept. LaTeX needs booktabs and nothing else; its text and the HTML's are escaped. CSV is one flat
-table of raw values.
+kept. LaTeX needs booktabs and nothing else, and leaves out what would make it wider than a page;
+its text and the HTML's are escaped. CSV is one flat table of raw values.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from __future__ import annotations
 import csv
 import html
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from harness.errors import UsageError
-from harness.metrics import count, dollars, duration, percent
+from harness.metrics import Estimate, count, dollars, duration, percent
+from harness.page import things
 from harness.paired import Rank, tie_groups
 from harness.store import plain
-from leaderboard.outcomes import outcomes
+from leaderboard.outcomes import outcomes, pass_at_several
 from leaderboard.queries import BoardRow, Group, board, groups
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ Format = Literal["markdown", "csv", "latex", "html"]
 FORMATS: tuple[Format, ...] = ("markdown", "csv", "latex", "html")
 HEAD = ("Method", "pass@1", "95% interval", "Rank", "Overlap-free", "n", "Worker", "Meta-agent",
         "Level", "Calls", "Tokens", "Dollars", "Time", "Search")  # fmt: skip
+# The columns in LaTeX, with the width of those whose texts are broken into lines.
+TEX_HEAD = {"Method": "4cm", "Worker": "3.4cm", "Level": "", "pass@1": "", "Rank": "", "Calls": "",
+            "Tokens": "", "Dollars": ""}  # fmt: skip
+SEVERAL = (5, 10)  # the k of pass@k in the CSV, where every problem has so many samples
 ABSENT = "–"  # in place of an overlap-free score, of a rank, or of a search
 NUMBERS = frozenset({"pass@1", "Rank", "Overlap-free", "n", "Calls", "Tokens", "Dollars", "Time",
                      "Search"})  # fmt: skip
@@ -58,7 +63,7 @@ def table(
     apart = groups(rows)
     ranks = ranks_of(connection, apart)
     if format == "csv":
-        return _csv(rows, ranks)
+        return _csv(rows, ranks, pass_at_several(connection, SEVERAL))
     write = {"markdown": _markdown, "latex": _latex, "html": _html}[format]
     return "\n".join(write(group, ranks, digits) for group in apart)
 
@@ -83,28 +88,37 @@ def title(group: Group) -> str:
     )
 
 
-def footnote(group: Group) -> str:
-    """What a reader must know to use the numbers: data, grader, prices, dates, kinds, intervals."""
+def footnote(group: Group, shown: Collection[str] = HEAD) -> str:
+    """What a reader must know to use the numbers: data, grader, prices, dates, kinds, intervals,
+    and of the columns `shown` what they are."""
     row = group.rows[0]
     days = sorted({day(r.started_at) for r in group.rows if r.started_at is not None})
     dates = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown date"
     kinds = sorted({r.kind for r in group.rows})
     environment = f"environment {row.environment or 'unknown'}, " if row.needs_environment else ""
+    words = {
+        "n": "n problems",
+        "Rank": "rank: the places that a row may have, by paired differences of all pairs after "
+        "Holm, 95% certain together",
+        "Overlap-free": "overlap-free: pass@1 on the hidden tests that no feedback test repeats, "
+        f"{ABSENT} where none is left",
+        "Time": "calls, tokens and time are means per sample",
+        "Dollars": "dollars are for the whole run, with no reply taken from a cache",
+        "Search": "search: what finding the method's workflow took before, once and in none of "
+        "these numbers, in dollars, or in tokens where it was free, "
+        f"{ABSENT} where nothing was searched for",
+    }
+    if "Time" not in shown:
+        words["Tokens"] = "calls and tokens are means per sample"
+    problems = "" if "n" in shown else f" over {things(group.problems, 'problem')}"
     return (
         f"Protocol {row.protocol or 'unknown'}, list {row.list or 'unknown'}, "
         f"data {(row.benchmark_digest or 'unknown')[:12]}, "
         f"grader {row.grader_version or 'unknown'}, {environment}"
         f"prices {row.price_table or 'unknown'}; "
-        f"{dates}; {', '.join(kinds)}. pass@1 in percent; n problems; Wilson interval, "
+        f"{dates}; {', '.join(kinds)}. pass@1 in percent{problems}; Wilson interval, "
         "where problems were sampled several times that of as many single samples as would leave "
-        "it as uncertain; rank: the places that a "
-        "row may have, by paired differences of all pairs after Holm, 95% certain together; "
-        "overlap-free: pass@1 on "
-        f"the hidden tests that no feedback test repeats, {ABSENT} where none is left; calls, "
-        "tokens and time are means per sample; dollars are for the whole run, with no reply "
-        "taken from a cache; search: what finding the method's workflow took before, once and in "
-        f"none of these numbers, in dollars, or in tokens where it was free, {ABSENT} where "
-        "nothing was searched for."
+        f"it as uncertain; {'; '.join(said for name, said in words.items() if name in shown)}."
     )
 
 
@@ -146,6 +160,11 @@ def _lines(
     return found
 
 
+def span(estimate: Estimate, digits: int) -> str:
+    """An interval in brackets, in percent."""
+    return f"[{percent(estimate.low, digits)}, {percent(estimate.high, digits)}]"
+
+
 def text(said: str) -> str:
     """One line of text without control characters, of which nothing is escaped yet."""
     return " ".join(plain(said).split())
@@ -160,6 +179,7 @@ def markdown_text(said: str) -> str:
 
 TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+       "[": "{[}", "]": "{]}", "*": "{*}", "`": "{`}",  # which mean something after \\ and ?
        "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
        "–": "--", "†": r"$\dagger$", "…": r"\ldots{}"}  # fmt: skip
 
@@ -178,22 +198,46 @@ def _markdown(group: Group, ranks: Mapping[str, Rank], digits: int) -> str:
 
 
 def _latex(group: Group, ranks: Mapping[str, Rank], digits: int) -> str:
-    columns = "".join("r" if name in NUMBERS else "l" for name in HEAD)
-    body = _lines(group, ranks, digits, tex_text, lambda said: rf"\textbf{{{said}}}")
+    """A table across the page, of the columns of `TEX_HEAD`; names break where they are too long.
+
+    What else is known stands in the other formats.
+    """
+    body = []
+    for row in group.rows:
+        told = dict(zip(HEAD, cells(group, row, digits, ranks), strict=True))
+        score = tex_text(told["pass@1"])
+        if row.run_id in group.best:
+            score = rf"\textbf{{{score}}}"
+        if row.estimate.value is not None:
+            score += rf" {{\scriptsize {tex_text(span(row.estimate, digits))}}}"
+        named, note = told["Method"], ""
+        if (rest := named.removeprefix(row.named)) != named:
+            named, note = row.named, rest.strip(" ()")
+        under = "; ".join(x for x in (f"meta-agent {row.meta}" if row.meta else "", note) if x)
+        name = tex_text(named) + (rf" {{\scriptsize {tex_text(under)}}}" if under else "")
+        line = {"Method": rf"\raggedright {name}", "pass@1": score,
+                "Worker": rf"\raggedright {tex_text(row.worker)}"}  # fmt: skip
+        body.append([line.get(x) or tex_text(told[x]) for x in TEX_HEAD])
+    columns = "".join(f"p{{{wide}}}" if wide else "r" for wide in TEX_HEAD.values())
     return "\n".join(
         [
-            r"% needs \usepackage{booktabs}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{tex_text(title(group))}. {tex_text(footnote(group))}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
+            r"% needs \usepackage{booktabs}; 16 cm wide: a page of two columns, or a landscape one",
+            r"\begin{table*}",
+            r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+            rf"\caption{{{tex_text(title(group))}.}}",
+            rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
             r"\toprule",
-            " & ".join(tex_text(name) for name in HEAD) + r" \\",
+            " & ".join(tex_text(name) for name in TEX_HEAD) + r" \\",
             r"\midrule",
             *(" & ".join(line) + r" \\" for line in body),
             r"\bottomrule",
             r"\end{tabular}",
-            r"\end{table}",
+            "",
+            r"\smallskip",
+            r"\begin{minipage}{\textwidth}\raggedright\scriptsize",
+            tex_text(footnote(group, TEX_HEAD)),
+            r"\end{minipage}",
+            r"\end{table*}",
             "",
         ]
     )
@@ -223,7 +267,11 @@ def _html(group: Group, ranks: Mapping[str, Rank], digits: int) -> str:
     )
 
 
-def _csv(rows: Sequence[BoardRow], ranks: Mapping[str, Rank]) -> str:
+def _csv(
+    rows: Sequence[BoardRow],
+    ranks: Mapping[str, Rank],
+    several: Mapping[int, Mapping[int, float]],
+) -> str:
     """Raw values: shares in [0, 1], sums over the run, an empty cell where a value is unknown."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -237,6 +285,7 @@ def _csv(rows: Sequence[BoardRow], ranks: Mapping[str, Rank]) -> str:
             "wall_s")  # fmt: skip
     search = ("run", "file", "problems", "calls", "tokens", "fresh_cost_usd", "cost_usd", "wall_s")
     writer.writerow([*plain, "started_at", *(f"pass@1_{name}" for name in scores),
+                     *(f"pass@{k}" for k in SEVERAL),
                      "rank_first", "rank_last", *sums,
                      *(f"search_{name}" for name in search)])  # fmt: skip
     for row in rows:
@@ -244,6 +293,7 @@ def _csv(rows: Sequence[BoardRow], ranks: Mapping[str, Rank]) -> str:
         writer.writerow(
             [*(getattr(row, name) for name in plain), started,
              *(getattr(row.estimate, name) for name in scores),
+             *(several.get(row.run_no, {}).get(k) for k in SEVERAL),
              *ranks.get(row.run_id, (None, None)),
              *(None if (value := getattr(row, name)) is None else round(value, 9)
                for name in sums),

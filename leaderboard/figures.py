@@ -120,9 +120,11 @@ def _cost(
         if not any(sample_cost(row, "usd") for row in group.rows):
             unit = "tokens"
         points = [
-            CostPoint(_label(row, group.rows), row.method, row.estimate.value, row.estimate.low,
-                      row.estimate.high, sample_cost(row, unit), not group.note(row), row.run_id)
+            CostPoint(_label(row, group.rows) + (f" ({note})" if note else ""), row.method,
+                      row.estimate.value, row.estimate.low, row.estimate.high,
+                      sample_cost(row, unit), not note, row.run_id)
             for row in group.rows
+            for note in [group.note(row)]
             if row.estimate.value is not None
         ]  # fmt: skip
         if any(point.cost is not None for point in points):
@@ -239,10 +241,17 @@ def sizes(connection: DuckDBPyConnection, runs: Sequence[str] | None = None) -> 
     """Operators and calls of the chosen workflows by benchmark, with 95% intervals over problems.
 
     From the runs of FlowReasoner with one worker, meta-agent and set of knobs that cover the most
-    benchmarks, the newest of several. A problem is the mean of its samples. Raises UsageError where
-    no run has workflows that ran.
+    benchmarks, the newest of several; `runs` names one a benchmark instead. A problem is the mean
+    of its samples. Raises UsageError where no run has workflows that ran, or two are named on one
+    benchmark.
     """
     rows = searched(connection, runs, "size")
+    named: dict[str, str] = {}
+    for row in rows if runs is not None else ():
+        if (other := named.setdefault(row.benchmark, row.run_id)) != row.run_id:
+            raise UsageError(
+                f"size: {other} and {row.run_id} are both on {row.benchmark}; name one of them"
+            )
     apart: dict[tuple[object, ...], dict[str, BoardRow]] = {}
     for row in sorted(rows, key=lambda row: (row.estimate.problems, row.started_at or 0.0)):
         key = (row.worker, row.meta, row.named, row.list, row.protocol, row.level)
@@ -287,7 +296,7 @@ def size_chart(bars: Sequence[SizeBar], *, dark: bool = False) -> alt.LayerChart
             "value": bar.value,
             "low": bar.low,
             "high": bar.high,
-            "said": count(round(bar.value, 1)),
+            "said": count(bar.value),
         }
         for bar in bars
     ]

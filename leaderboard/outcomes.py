@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.metrics import Tally
+from harness.metrics import Tally, pass_at_k
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -47,6 +47,16 @@ ORDER BY benchmark, try_cast(regexp_extract(problem_id, '([0-9]+)$', 1) AS INTEG
 """
 
 
+# How often each count of passed and graded samples stands, of the runs in which every problem with
+# a verdict has at least so many verdicts.
+COUNTS = """
+SELECT run_no, passed, graded, count(*) FROM problem_rollup
+WHERE graded > 0 AND run_no IN (
+  SELECT run_no FROM problem_rollup WHERE graded > 0 GROUP BY run_no HAVING min(graded) >= ?)
+GROUP BY ALL
+"""
+
+
 @dataclass(frozen=True)
 class ProblemRow:
     """One problem as all systems of a matrix fared on it."""
@@ -68,6 +78,21 @@ def outcomes(connection: DuckDBPyConnection, run_ids: Sequence[str]) -> dict[str
     found: dict[str, dict[str, Tally]] = {run_id: {} for run_id in run_ids}
     for run_id, names, *counts in connection.execute(OUTCOMES, [list(found)]).fetchall():
         found[run_id] = dict(zip(names, map(Tally, *counts), strict=True))
+    return found
+
+
+def pass_at_several(
+    connection: DuckDBPyConnection, ks: Sequence[int]
+) -> dict[int, dict[int, float]]:
+    """{run_no: {k: pass@k}} of all runs that have it: k verdicts on each problem that has one."""
+    found: dict[int, dict[int, float]] = {}
+    for k in ks:
+        sums: dict[int, tuple[float, int]] = {}
+        for run_no, passed, graded, many in connection.execute(COUNTS, [k]).fetchall():
+            total, problems = sums.get(run_no, (0.0, 0))
+            sums[run_no] = total + many * pass_at_k(graded, passed, k), problems + many
+        for run_no, (total, problems) in sums.items():
+            found.setdefault(run_no, {})[k] = total / problems
     return found
 
 

@@ -6,11 +6,12 @@ the store, and each number is one of `queries` or `outcomes`; what the paper pri
 (`harness.reported`) stands in rows of its own where it is asked for, said to be reported, and in no
 comparison.
 
-A row is a method with its knobs, level, worker and meta-agent. Of its runs on a benchmark the one
-on the most problems stands in the cell, and of these the newest. Rows that may not share a ranking
-(`harness.store.ranking`, and on every benchmark the same list and protocol) are refused unless they
-are asked for; then each says in a note how it differs, and is in no comparison. Simulated runs are
-in no table.
+A row is a method with its knobs, level, worker and meta-agent, and with how its models were asked
+where such runs differ in that (`leaderboard.sampling`). Of its runs on a benchmark the one on the
+most problems stands in the cell, and of these the newest. Rows that may not share a ranking
+(`harness.store.ranking`, the same problems, and on every benchmark the same list and protocol) are
+refused unless they are asked for; then each says in a note how it differs, and is in no comparison.
+Simulated runs are in no table.
 """
 
 from __future__ import annotations
@@ -18,22 +19,23 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import reported
-from harness.aggregate import micro
+from harness.aggregate import Mean, macro, micro
 from harness.errors import UsageError
-from harness.metrics import Estimate, Tally
+from harness.metrics import Estimate, Tally, percent
 from harness.page import things
-from harness.paired import LEVEL, Difference, difference, holm
+from harness.paired import LEVEL, Difference, difference, holm, pairwise
 from harness.rounds import BEST_OF_N
-from harness.store import RANKING
+from harness.store import RANKING, UNTOLD, called
 from leaderboard.export import day
 from leaderboard.outcomes import outcomes
-from leaderboard.queries import BoardRow, board
+from leaderboard.queries import BoardRow, board, usual_problems
+from leaderboard.sampling import differing, settings
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -111,6 +113,8 @@ class PaperRow:
     reported: bool = False
     printed: Mapping[str, str] | None = None  # of a reported row: percent, as printed
     source: str | None = None
+    apart: frozenset[str] = frozenset()  # the columns in which it is compared with no other row
+    macro: Mean | None = None  # of the three benchmarks, each the same; None unless it has all
 
 
 @dataclass(frozen=True)
@@ -171,24 +175,25 @@ def build(
         raise UsageError(f"{number}: no such table; one of 1, 2, 3")
     found = _candidates(board(connection), number, runs, list_name, protocol)
     shown, left_out = _comparable(found, number, named=runs is not None, anyway=anyway)
-    picked = {
-        key: cells
-        for key, cells in _picked(shown, named=runs is not None, anyway=anyway).items()
-        if number == 1 or key.method == OURS
-    }
+    references = {name: _reference(shown.get(name, ())) for name in COLUMNS}
+    all_picked = _picked(shown, references, named=runs is not None, anyway=anyway)
+    picked = {key: cells for key, cells in all_picked.items() if number == 1 or key.method == OURS}
+    stand = {row.run_id for cells in all_picked.values() for row in cells.values()}
     bases_of = {
-        (key, name): _base(key, cells, method, shown)
+        (key, name): _base(key, cells, method, shown, stand)
         for key, cells in picked.items()
         for method, name in BASES.items()
     }
     ids = {row.run_id for cells in (*picked.values(), *bases_of.values()) for row in cells.values()}
     by_run = outcomes(connection, sorted(ids))
-    references = {name: _reference(shown.get(name, ())) for name in COLUMNS}
+    if not anyway:
+        _same_problems(picked.values(), by_run)
+    usual = {name: _usual(name, references[name], picked.values()) for name in COLUMNS}
     rows = [
-        _row(key, cells, {name: bases_of[key, name] for name in BASES.values()}, by_run, references)
+        _row(key, cells, {name: bases_of[key, name] for name in BASES.values()}, by_run, usual)
         for key, cells in sorted(picked.items(), key=lambda item: _order(item[0], number))
     ]
-    rows = _adjusted(_marked(rows, by_run, references))
+    rows = _adjusted(_marked(rows, by_run))
     bases = tuple(name for name in BASES.values() if any(name in row.versus for row in rows))
     notes = _footnotes(number, rows, bases, found, left_out)
     if with_reported:
@@ -202,11 +207,20 @@ class _Key:
     """What makes a row."""
 
     method: str
-    detail: str
+    detail: str  # knobs, and how it was asked where that tells it from another row
     level: str
     worker: str
     meta: str
-    unlike: tuple[str, ...] = ()  # list and protocol, where rows of several are shown
+    unlike: tuple[str, ...] = ()  # what of its ranking is its own, where several are shown
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """What a row must have in a column to be compared with others there."""
+
+    ranking: tuple[str, ...] | None
+    problems: int
+    problem_set: int | None
 
 
 def column_of(benchmark: str) -> str | None:
@@ -250,14 +264,13 @@ def _candidates(
 
 
 def _named_runs(rows: Sequence[BoardRow], runs: Sequence[str]) -> list[BoardRow]:
-    """The runs of these ids, or of unique beginnings of ids."""
+    """The runs that are `called` so."""
     found = []
     for name in dict.fromkeys(runs):
-        fits = [row for row in rows if row.run_id == name] or [
-            row for row in rows if row.run_id.startswith(name)
-        ]
+        names = called(name, [row.run_id for row in rows])
+        fits = [row for row in rows if row.run_id in names]
         if len(fits) != 1:
-            many = "several runs begin so" if fits else "no such evaluation in the results"
+            many = "several runs are called so" if fits else "no such evaluation in the results"
             raise UsageError(f"{name}: {many}; `python -m harness list runs` names them")
         if fits[0].kind == "simulated":
             raise UsageError(f"{name}: simulated, which says nothing of a model: in no table")
@@ -326,6 +339,25 @@ def _comparable(
     return shown, short
 
 
+def _same_problems(
+    picked: Iterable[Mapping[str, BoardRow]], by_run: Mapping[str, Mapping[str, Tally]]
+) -> None:
+    """Raise UsageError where rows of a column have as many problems, but others."""
+    first: dict[str, BoardRow] = {}
+    for column, row in ((column, row) for cells in picked for column, row in cells.items()):
+        other = first.setdefault(column, row)
+        if row.problem_set != other.problem_set:
+            mine, theirs = (
+                {name for name, one in by_run[x.run_id].items() if one.graded} for x in (row, other)
+            )
+            raise UsageError(
+                _refusal(
+                    f"{column}: {other.run_id} and {row.run_id} share {len(mine & theirs)} of "
+                    f"their {things(len(mine), 'problem')}"
+                )
+            )
+
+
 def _ranked(rows: Sequence[BoardRow]) -> None:
     for row in rows:
         if row.unranked:
@@ -351,20 +383,34 @@ def _refusal(what: str) -> str:
 
 def _short(value: str) -> str:
     """A digest as far as people read it."""
+    if value.startswith(UNTOLD):
+        return "unknown"
     hexadecimal = len(value) >= 32 and all(ch in "0123456789abcdef" for ch in value)
     return value[:12] if hexadecimal else value
 
 
 def _picked(
-    shown: Mapping[str, Sequence[BoardRow]], *, named: bool, anyway: bool
+    shown: Mapping[str, Sequence[BoardRow]],
+    references: Mapping[str, tuple[str, ...] | None],
+    *,
+    named: bool,
+    anyway: bool,
 ) -> dict[_Key, dict[str, BoardRow]]:
     """{row: {column: run}}. Raises UsageError where two named runs are for one cell."""
-    found: dict[_Key, dict[str, BoardRow]] = {}
+    alike: dict[_Key, list[tuple[str, BoardRow]]] = {}
     for column, rows in shown.items():
         for row in rows:
-            unlike = (row.list or "", row.protocol or "") if anyway else ()
+            unlike = _unlike(row, references[column]) if anyway else ()
             key = _Key(row.method, _detail(row), row.level or "", row.worker, row.meta or "",
                        unlike)  # fmt: skip
+            alike.setdefault(key, []).append((column, row))
+    found: dict[_Key, dict[str, BoardRow]] = {}
+    for general, members in alike.items():
+        names = differing(row for _, row in members)
+        for column, row in members:
+            known = settings(row)
+            asked = [f"{name}={known[name]}" for name in names if name in known]
+            key = replace(general, detail=" ".join([general.detail, *asked]).strip())
             other = found.setdefault(key, {}).get(column)
             if other is not None and named:
                 raise UsageError(
@@ -373,6 +419,16 @@ def _picked(
             if other is None or _newer(row, other):
                 found[key][column] = row
     return found
+
+
+def _unlike(row: BoardRow, reference: tuple[str, ...] | None) -> tuple[str, ...]:
+    """What tells rows of one method apart that are in different rankings.
+
+    List and protocol, which all columns share, and what differs from the column's usual ranking.
+    """
+    usual = reference or row.ranking
+    own = (x if x != y else "" for x, y in zip(row.ranking[1:], usual[1:], strict=True))
+    return row.list or "", row.protocol or "", *own
 
 
 def _newer(row: BoardRow, other: BoardRow) -> bool:
@@ -400,10 +456,24 @@ def _order(key: _Key, number: Number) -> tuple[Any, ...]:
 
 def _reference(rows: Sequence[BoardRow]) -> tuple[str, ...] | None:
     """The ranking of a column that the most rows are of, the newest of several."""
-    found = Counter(row.ranking for row in rows)
+    members = [row for row in rows if row.unranked is None] or rows
+    found = Counter(row.ranking for row in members)
     newest = {row.ranking: row.started_at or 0.0
-              for row in sorted(rows, key=lambda row: row.started_at or 0.0)}  # fmt: skip
+              for row in sorted(members, key=lambda row: row.started_at or 0.0)}  # fmt: skip
     return max(found, key=lambda one: (found[one], newest[one]), default=None)
+
+
+def _usual(
+    column: str,
+    reference: tuple[str, ...] | None,
+    picked: Iterable[Mapping[str, BoardRow]],
+) -> _Usual:
+    """What the rows of a column that are compared have in common."""
+    rows = [cells[column] for cells in picked if column in cells]
+    full = [row for row in rows if row.unranked is None and row.ranking == reference]
+    most = max((row.estimate.problems for row in full), default=0)
+    most_common = usual_problems(row for row in full if row.estimate.problems == most)
+    return _Usual(reference, most, most_common)
 
 
 def _row(
@@ -411,32 +481,48 @@ def _row(
     cells: Mapping[str, BoardRow],
     bases: Mapping[str, Mapping[str, BoardRow]],
     by_run: Mapping[str, Mapping[str, Tally]],
-    references: Mapping[str, tuple[str, ...] | None],
+    usual: Mapping[str, _Usual],
 ) -> PaperRow:
     scores = {name: Cell(row.estimate, row.run_id) for name, row in cells.items()}
+    mean: Mean | None = None
     if all(name in cells for name in COLUMNS):
         scores[OVERALL] = Cell(overall(cells), None)
+        mean = macro({name: row.estimate for name, row in cells.items()})
     kind, name = METHODS.get(key.method, ("Other", key.method))
     versus = {}
     for base, against in bases.items():
         if against:
             made = difference(_union(cells, against, by_run), _union(against, cells, by_run))
             versus[base] = Versus(made, None, tuple(row.run_id for row in against.values()))
+    why_not = {name: list(_why_apart(row, usual[name])) for name, row in cells.items()}
+    notes = [
+        f"{name}: {note}"
+        for name, row in cells.items()
+        for note in (*why_not[name], *_notes(row))
+    ]  # fmt: skip
     return PaperRow(kind, name, key.detail, key.worker, key.meta or None, key.level or None, scores,
-                    versus, tuple(_notes(cells, references)))  # fmt: skip
+                    versus, tuple(notes), macro=mean,
+                    apart=frozenset(name for name, why in why_not.items() if why))  # fmt: skip
 
 
 def _base(
-    key: _Key, cells: Mapping[str, BoardRow], method: str, shown: Mapping[str, Sequence[BoardRow]]
+    key: _Key,
+    cells: Mapping[str, BoardRow],
+    method: str,
+    shown: Mapping[str, Sequence[BoardRow]],
+    stand: Collection[str],
 ) -> dict[str, BoardRow]:
     """{column: run} of what a row is tested against, under its own worker and ranking.
 
-    Of several the one that was matched to the row's own run, then the one without knobs, then the
-    newest. Empty for a row of that method.
+    One of the runs that stand for a row (`stand`), or one that was matched to this row's own run.
+    Of several the one that was matched, then one without knobs, then one whose worker was asked
+    alike, then the newest. Empty for a row of that method; a row in no ranking is tested against
+    none.
     """
 
-    def place(other: BoardRow, row: BoardRow) -> tuple[bool, bool, float, str]:
-        return (_matched(other) == row.run_id, not _detail(other), other.started_at or 0.0,
+    def place(other: BoardRow, row: BoardRow) -> tuple[bool, bool, bool, float, str]:
+        alike = settings(other, "worker") == settings(row, "worker")
+        return (_matched(other) == row.run_id, not _detail(other), alike, other.started_at or 0.0,
                 other.run_id)  # fmt: skip
 
     found: dict[str, BoardRow] = {}
@@ -445,6 +531,8 @@ def _base(
             other
             for other in shown[column]
             if (other.method, other.worker, other.ranking) == (method, row.worker, row.ranking)
+            and row.unranked is None is other.unranked
+            and (other.run_id in stand or _matched(other) == row.run_id)
         ]
         if fits:
             found[column] = max(fits, key=lambda other: place(other, row))
@@ -478,71 +566,71 @@ def overall(cells: Mapping[str, BoardRow]) -> Estimate:
                     found.floor, found.ceiling)  # fmt: skip
 
 
-def _notes(
-    cells: Mapping[str, BoardRow], references: Mapping[str, tuple[str, ...] | None]
-) -> Iterable[str]:
-    """What a reader has to know of a row before comparing it."""
-    for column, row in cells.items():
-        estimate = row.estimate
-        if row.unranked:
-            yield f"{column}: in no ranking: {row.unranked}"
-        reference = references[column]
-        if reference is not None and row.ranking != reference:
-            names = (*RANKING, "environment")
-            apart = [
-                f"{WORDS.get(name, name)} "
-                f"{_short(mine) or 'none'} instead of {_short(theirs) or 'none'}"
-                for name, mine, theirs in zip(names, row.ranking, reference, strict=True)
-                if mine != theirs
-            ]
-            yield f"{column}: not comparable: {', '.join(apart)}"
-        if estimate.errored:
-            yield (f"{column}: {estimate.errored} of {estimate.samples + estimate.errored} "
-                   "samples errored")  # fmt: skip
-        if row.problems_asked is not None and estimate.problems < row.problems_asked:
-            yield f"{column}: {estimate.problems} of {row.problems_asked} problems have a verdict"
-        if row.custom:
-            yield f"{column}: custom data"
-        if row.left_out:
-            yield f"{column}: {row.left_out} problems asked for could not be run here"
+def _why_apart(row: BoardRow, usual: _Usual) -> Iterable[str]:
+    """Why a run is compared with no other one of its column."""
+    if row.unranked:
+        yield f"in no ranking: {row.unranked}"
+    if usual.ranking is not None and row.ranking != usual.ranking:
+        names = (*RANKING, "environment")
+        apart = [
+            f"{WORDS.get(name, name)} {_short(mine) or 'none'} instead of "
+            f"{_short(theirs) or 'none'}"
+            for name, mine, theirs in zip(names, row.ranking, usual.ranking, strict=True)
+            if mine != theirs
+        ]
+        yield f"not comparable: {', '.join(apart)}"
+    elif row.unranked is None:
+        mine = row.estimate.problems
+        if mine < usual.problems:
+            yield f"{things(mine, 'problem')}, others have {usual.problems}; tested on those alone"
+        elif row.problem_set != usual.problem_set:
+            yield f"not comparable: other problems, though as many ({mine})"
 
 
-def _marked(
-    rows: Sequence[PaperRow],
-    by_run: Mapping[str, Mapping[str, Tally]],
-    references: Mapping[str, tuple[str, ...] | None],
-) -> list[PaperRow]:
-    """The rows with the best of each column marked, and what does not differ from it after Holm."""
+def _notes(row: BoardRow) -> Iterable[str]:
+    """What else a reader has to know of a score."""
+    estimate = row.estimate
+    if estimate.errored:
+        yield (
+            f"{estimate.errored} of {estimate.samples + estimate.errored} samples errored: the "
+            f"score lies between {percent(estimate.floor, 2)} and {percent(estimate.ceiling, 2)}, "
+            "however they would have ended"
+        )
+    if row.problems_asked is not None and estimate.problems < row.problems_asked:
+        yield f"{estimate.problems} of {row.problems_asked} problems have a verdict"
+    if row.custom:
+        yield "custom data"
+    if row.left_out:
+        yield f"{row.left_out} problems asked for could not be run here"
+
+
+def _marked(rows: Sequence[PaperRow], by_run: Mapping[str, Mapping[str, Tally]]) -> list[PaperRow]:
+    """The rows with the best of each column marked, and what does not differ from it.
+
+    After Holm over all pairs of the column: which row is the best was found in the same data, so
+    that Holm over the others alone would call too many of them worse (docs/statistics.md).
+    """
     marked = [dict(row.cells) for row in rows]
     for column in (*COLUMNS, OVERALL):
         compared = [
             number for number, row in enumerate(rows)
             if column in row.cells and row.cells[column].estimate.value is not None
-            and not any(_unlike(note, column) for note in row.notes)
+            and not row.apart & set(COLUMNS if column == OVERALL else (column,))
         ]  # fmt: skip
-        most = max((rows[n].cells[column].estimate.problems for n in compared), default=0)
-        compared = [n for n in compared if rows[n].cells[column].estimate.problems == most]
         if len(compared) < 2:
             continue
         scores = {n: rows[n].cells[column].estimate.value or 0.0 for n in compared}
         top = max(compared, key=lambda n: scores[n])
         best = [n for n in compared if math.isclose(scores[n], scores[top], abs_tol=1e-12)]
-        others = [n for n in compared if n not in best]
-        mine = _outcomes_of(rows[top], column, by_run)
-        made = [difference(mine, _outcomes_of(rows[n], column, by_run)).p for n in others]
-        for n, p in zip(others, holm(made), strict=True):
-            marked[n][column] = replace(rows[n].cells[column], tied=p is None or p >= LEVEL)
-        for n in best:
-            marked[n][column] = replace(rows[n].cells[column], best=True)
+        pairs = pairwise({str(n): _outcomes_of(rows[n], column, by_run) for n in compared})
+        for n in compared:
+            if n in best:
+                marked[n][column] = replace(rows[n].cells[column], best=True)
+                continue
+            p = pairs[str(min(n, top)), str(max(n, top))].adjusted
+            tied = p is not None and p >= LEVEL
+            marked[n][column] = replace(rows[n].cells[column], tied=tied)
     return [replace(row, cells=cells) for row, cells in zip(rows, marked, strict=True)]
-
-
-def _unlike(note: str, column: str) -> bool:
-    """Whether a note keeps a row out of the comparison in a column."""
-    where, _, rest = note.partition(": ")
-    return where in ((column,) if column != OVERALL else COLUMNS) and rest.startswith(
-        ("in no ranking", "not comparable")
-    )
 
 
 def _outcomes_of(
@@ -589,14 +677,16 @@ def _footnotes(
         notes.append(
             "Bold: the best of a column. †: not shown to differ from it (paired over problems: "
             "McNemar's exact test, mid-p, or a paired t test where problems were sampled several "
-            "times; 5% level after Holm over the column)."
+            "times; 5% level after Holm over all pairs of the column, as which row is the best was "
+            "found in the same data)."
         )
     if bases:
         notes.append(
             f"Against {' and '.join(bases)}: the difference in points under the same worker, over "
             "all problems of the columns that both have, with its p-value in the same test, "
-            "after Holm over the rows; *: below 0.05. Of several runs of best-of-n the one that "
-            "was matched to the row's own, then the newest."
+            "after Holm over the rows, for each base by itself; *: below 0.05. Of several runs of "
+            "a base the one that was matched to the row's own, then one without knobs, then one "
+            "whose worker was asked alike, then the newest."
         )
     protocols = sorted({f"list {row.list or 'unknown'}, protocol {row.protocol or 'unknown'}"
                         for row in runs})  # fmt: skip
@@ -611,8 +701,11 @@ def _footnotes(
         f"commit {', '.join(commits)}; {', '.join(sorted({row.kind for row in runs}))}; worker "
         f"{', '.join(workers)}."
     )
+    notes.append(_asked(runs))
+    complete = "complete " if all(row.unranked is None for row in runs) else ""
     notes.append(
-        "A row is a method with its knobs, level, worker and meta-agent; of its complete runs on a "
+        "A row is a method with its knobs, level, worker and meta-agent, and with how its models "
+        f"were asked where that differs; of its {complete}runs on a "
         "benchmark the one on the most problems, and of these the newest. "
         + ("The worker is the one under which the most meta-agents were run. "
            if number == 2 else "")
@@ -624,6 +717,22 @@ def _footnotes(
             f"{', '.join(sorted(row.run_id for row in left_out))}."
         )
     return notes
+
+
+def _asked(runs: Sequence[BoardRow]) -> str:
+    """How often problems were sampled, and how warm the worker was; of whom, where it differs."""
+    said = []
+    for name, words in (("samples", "Samples a problem:"), ("temperature", "temperature")):
+        found: dict[str, dict[str, None]] = {}
+        for row in sorted(runs, key=lambda row: list(METHODS).index(row.method)
+                          if row.method in METHODS else len(METHODS)):  # fmt: skip
+            value = settings(row, "worker").get(name, "unknown")
+            _, method = METHODS.get(row.method, ("", row.method))
+            found.setdefault(value, {})[method] = None
+        told = [f"{value} ({', '.join(methods)})" if len(found) > 1 else value
+                for value, methods in found.items()]  # fmt: skip
+        said.append(f"{words} {', '.join(told)}")
+    return f"{'; '.join(said)}."
 
 
 def _data(runs: Sequence[BoardRow]) -> Iterable[str]:

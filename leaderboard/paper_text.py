@@ -12,9 +12,9 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.metrics import Estimate, p_value, percent, points
+from harness.metrics import p_value, percent, points
 from harness.paired import Difference
-from leaderboard.export import markdown_text, tex_text, text
+from leaderboard.export import markdown_text, span, tex_text, text
 from leaderboard.paper import (
     OVERALL,
     Cell,
@@ -25,6 +25,9 @@ from leaderboard.paper import (
 )
 
 ABSENT = "–"
+FLOAT = 480  # points that rows may take of a page
+ONE_LINE, TWO_LINES = 10.5, 23  # points of a row
+NOTE_LINE = 130  # characters of a line of footnotes
 WIDE = 17  # characters of a name on one line of a LaTeX table
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -74,11 +77,6 @@ def score(row: PaperRow, column: str, digits: int) -> str | None:
         cell.estimate.value, digits)  # fmt: skip
 
 
-def span(estimate: Estimate, digits: int) -> str:
-    """An interval in brackets."""
-    return f"[{percent(estimate.low, digits)}, {percent(estimate.high, digits)}]"
-
-
 def numbered(
     table: PaperTable, notes_of: Callable[[PaperRow], Sequence[str]] = lambda row: row.notes
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
@@ -97,70 +95,86 @@ def latex(table: PaperTable, digits: int) -> str:
     """A floating table across the page, with its footnotes under it.
 
     A row is two lines: under a score its interval, under a name its level and knobs; long names of
-    models take both. The type of table 1 stands over its rows, which makes the table as narrow as
-    a page of one column (14 cm).
+    models take both. The type of table 1 and the worker of the others stand over their rows, which
+    makes a table as narrow as a page of one column: 12 cm, the first 14 cm with both comparisons.
+    What is too high for a page stands in several floats, and its footnotes in the text after them.
     """
     marks, told = numbered(table, lambda row: _tex_notes(table, row))
-    names = _named(table, head(table))
+    names = _named(table, head(table), head(table))
     columns = "l" * len(names) + "c" * (len(table.columns) + len(table.bases))
-    lines = []
+    parts: list[list[str]] = [[]]
+    height = 0.0
     for number, row in enumerate(table.rows):
-        if table.number == 1 and (not number or row.type != table.rows[number - 1].type):
-            across = len(names) + len(table.columns) + len(table.bases)
-            lines += [r"\addlinespace"] if number else []
-            lines.append(rf"\multicolumn{{{across}}}{{@{{}}l}}{{{tex_text(row.type)}}} \\")
+        over = _over(table, row)
+        new = not number or over != _over(table, table.rows[number - 1])
         first, second = _latex_row(table, row, marks, digits)
-        lines += [f"{' & '.join(first)} \\\\"]
+        needs = (TWO_LINES if any(second) else ONE_LINE) + new * ONE_LINE
+        if height + needs > FLOAT:
+            parts.append([])
+            height, new = 0, True
+        height += needs
+        if new:
+            across = len(names) + len(table.columns) + len(table.bases)
+            parts[-1] += [r"\addlinespace"] if parts[-1] else []
+            parts[-1].append(rf"\multicolumn{{{across}}}{{@{{}}l}}{{{tex_text(over)}}} \\")
+        parts[-1].append(f"{' & '.join(first)} \\\\")
         if any(second):
-            lines += [f"{' & '.join(second)} \\\\[2pt]"]
+            parts[-1].append(f"{' & '.join(second)} \\\\[2pt]")
     notes = [tex_text(note) for note in table.footnotes]
     notes += [rf"$^{{\mathrm{{{mark}}}}}$\,{tex_text(note)}." for mark, note in told]
+    under = " ".join(notes)
     title = [*map(tex_text, names), *(_tiny(x) if len(x) > 9 else x for x in table.columns),
              *("vs." for _ in table.bases)]  # fmt: skip
-    under = [""] * (len(names) + len(table.columns)) + [tex_text(base) for base in table.bases]
-    return "\n".join(
-        [
-            r"% needs \usepackage{booktabs}",
-            r"\begin{table*}[t]",
+    bases = [""] * (len(names) + len(table.columns)) + [tex_text(base) for base in table.bases]
+    fits = len(parts) == 1 and height + ONE_LINE * len(under) / NOTE_LINE < FLOAT
+    made = [r"% needs \usepackage{booktabs}"]
+    for number, lines in enumerate(parts):
+        more = ", continued" if number else ""
+        made += [
+            r"\begin{table*}[tp]",
             r"\centering\footnotesize\setlength{\tabcolsep}{2pt}",
-            rf"\caption{{{tex_text(table.title)}: pass@1 in percent.}}",
-            rf"\label{{tab:paper-{table.number}}}",
+            *([r"\addtocounter{table}{-1}"] if number else []),
+            rf"\caption{{{tex_text(table.title)}{more}: pass@1 in percent.}}",
+            *([] if number else [rf"\label{{tab:paper-{table.number}}}"]),
             rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
             r"\toprule",
             f"{' & '.join(title)} \\\\",
-            *([f"{' & '.join(under)} \\\\"] if table.bases else []),
+            *([f"{' & '.join(bases)} \\\\"] if table.bases else []),
             r"\midrule",
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
-            "",
-            r"\smallskip",
-            r"\begin{minipage}{\textwidth}\raggedright\scriptsize",
-            " ".join(notes),
-            r"\end{minipage}",
-            r"\end{table*}",
-            "",
         ]
-    )
+        if fits:
+            made += ["", r"\smallskip", r"\begin{minipage}{\textwidth}\raggedright\scriptsize",
+                     under, r"\end{minipage}"]  # fmt: skip
+        made.append(r"\end{table*}")
+    if not fits:
+        made += [
+            "% the notes are too long to float with the table: they belong under it",
+            r"\par{\noindent\raggedright\scriptsize",
+            rf"Table~\ref{{tab:paper-{table.number}}}: {under}",
+            r"\par}",
+        ]
+    return "\n".join([*made, ""])
 
 
 def _latex_row(
     table: PaperTable, row: PaperRow, marks: dict[str, str], digits: int
 ) -> tuple[list[str], list[str]]:
     """The scores of a row, and the smaller line under them."""
-    told, place = _named(table, label(table, row)), 1 if table.number == 2 else 0
+    told = _named(table, label(table, row), head(table))
     halves = [_halves(x) for x in told]
     named, small = ([tex_text(half[n]) for half in halves] for n in (0, 1))
     if row.reported:
         named = [rf"\textit{{{x}}}" for x in named]
     small = [x and (rf"\textit{{{x}}}" if row.reported else x) for x in small]
     own = ",".join(marks[note] for note in _tex_notes(table, row))
-    if table.number == 1:
-        named[0] = rf"\quad {named[0]}"
-    named[place] += rf"$^{{\mathrm{{{own}}}}}$" if own else ""
+    named[0] = rf"\quad {named[0]}" + (rf"$^{{\mathrm{{{own}}}}}$" if own else "")
     said, _ = _details(table, row)
-    if said and not small[place]:
-        small[place] = ("\\quad " if table.number == 1 else "") + _tiny(tex_text(said))
+    if said and not small[0]:
+        small[0] = _tiny(tex_text(said))
+    small[0] = small[0] and rf"\quad {small[0]}"
     for column in table.columns:
         found, cell = score(row, column, digits), row.cells.get(column)
         if found is None:
@@ -185,18 +199,25 @@ def _latex_row(
     return named, small
 
 
-def _named(table: PaperTable, told: list[str]) -> list[str]:
-    """What a row is, without its type and level, which stand elsewhere."""
-    return told[1:-1] if table.number == 1 else told[:-1]
+def _over(table: PaperTable, row: PaperRow) -> str:
+    """What stands over the rows that share it."""
+    return row.type if table.number == 1 else f"Worker {short(table, row.worker)}"
+
+
+def _named(table: PaperTable, told: list[str], names: list[str]) -> list[str]:
+    """What a row is, without what stands elsewhere: over it, or under its name."""
+    kept = ("Method", "Worker") if table.number == 1 else ("Meta-agent",)
+    return [x for x, name in zip(told, names, strict=True) if name in kept]
 
 
 def _details(table: PaperTable, row: PaperRow) -> tuple[str, str]:
     """(the words under a row's name, those that are too long for there)."""
     said = ", ".join(x for x in (row.level, below(table, row)) if x)
-    place = 1 if table.number != 3 else 0
-    taken = _halves(label(table, row)[place])[1]
-    if row.reported or (len(said) <= WIDE and not taken):
-        return ("" if row.reported else said), ""
+    if row.reported:
+        return (row.type if table.number == 2 else ""), ""
+    taken = _halves(label(table, row)[1])[1]
+    if len(said) <= WIDE and not taken:
+        return said, ""
     return ("", said) if taken else (row.level or "", below(table, row))
 
 
@@ -301,7 +322,9 @@ def html_part(table: PaperTable, digits: int, *, compact: bool = False) -> str:
     what = [names[place]] if compact else names
     top = "".join(f'<th scope="col" class="what">{html.escape(x)}</th>' for x in what)
     scores = (*table.columns, *(f"vs. {base}" for base in table.bases))
+    macro = not compact and any(row.macro for row in table.rows)
     top += "".join(f'<th scope="col">{html.escape(x)}</th>' for x in scores)
+    top += '<th scope="col">Macro</th>' if macro else ""
     lines = []
     for row in table.rows:
         named = [html.escape(text(x)) for x in label(table, row)]
@@ -320,9 +343,11 @@ def html_part(table: PaperTable, digits: int, *, compact: bool = False) -> str:
         cells += [f"<td>{_html_score(row, column, digits)}</td>" for column in table.columns]
         cells += [f"<td>{html.escape(_plain_versus(row.versus.get(base), digits))}</td>"
                   for base in table.bases]  # fmt: skip
+        cells += [f"<td>{_html_macro(row, digits)}</td>"] if macro else []
         kind = ' class="reported"' if row.reported else ""
         lines.append(f"<tr{kind}>{''.join(cells)}</tr>")
     notes = [html.escape(text(note)) for note in table.footnotes]
+    notes += ["Macro: the mean of the three benchmarks, each the same."] if macro else []
     notes += [f"<sup>{mark}</sup> {html.escape(text(note))}." for mark, note in told]
     caption = f"Table {table.number}. {table.title}: pass@1 in percent."
     under = [f"<p><small>{note}</small></p>" for note in notes]
@@ -347,8 +372,18 @@ def _html_score(row: PaperRow, column: str, digits: int) -> str:
     return f"{found}{'†' if cell.tied else ''}<small>{interval}</small>"
 
 
+def _html_macro(row: PaperRow, digits: int) -> str:
+    if row.macro is None or row.macro.value is None:
+        return ABSENT
+    said = f"[{percent(row.macro.low, digits)}, {percent(row.macro.high, digits)}]"
+    return f"{percent(row.macro.value, digits)}<small>{html.escape(said)}</small>"
+
+
 def raw(table: PaperTable, digits: int) -> str:
-    """CSV of raw values: shares in [0, 1], differences too; an empty cell for what is unknown."""
+    """CSV of raw values: shares in [0, 1], differences too; an empty cell for what is unknown.
+
+    `macro` is the mean of the three benchmarks in which each counts the same.
+    """
     del digits  # nothing is rounded
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -357,13 +392,15 @@ def raw(table: PaperTable, digits: int) -> str:
     against = ("", "_low", "_high", "_p", "_p_holm", "_problems", "_test", "_runs")
     versus = [f"vs_{base.replace('-', '_')}{part}" for base in table.bases for part in against]
     writer.writerow(["table", "kind", "type", "method", "knobs", "worker", "meta", "level", *scores,
-                     *versus, "notes", "source"])  # fmt: skip
+                     "macro", "macro_low", "macro_high", *versus, "notes", "source"])  # fmt: skip
     for row in table.rows:
         kind = "reported" if row.reported else "measured"
         line: list[Any] = [table.number, kind, row.type, row.method, row.detail, row.worker,
                            row.meta, row.level]  # fmt: skip
         for column in table.columns:
             line += _raw_cell(row.cells.get(column))
+        mean = row.macro
+        line += [None] * 3 if mean is None else [mean.value, mean.low, mean.high]
         for base in table.bases:
             line += _raw_versus(row.versus.get(base))
         writer.writerow([_safe(x) for x in (*line, "; ".join(row.notes), row.source)])

@@ -35,6 +35,7 @@ WITH scores AS (
          avg(fresh_passed / fresh_graded) FILTER (fresh_graded > 0) AS overlap_free,
          count(*) FILTER (graded > 0) AS problems,
          bit_xor(hash(problem_no)) FILTER (graded > 0) AS problem_set,
+         bit_xor(hash(problem_no, passed, graded, samples)) AS outcome_set,
          sum(graded)::BIGINT AS graded,
          sum(samples - graded)::BIGINT AS errored,
          avg(passed / samples) AS floor,
@@ -64,7 +65,8 @@ SELECT try(runs.run_json -> '$.config.knobs') AS given,
        coalesce(runs.custom, false) AS custom,
        coalesce(runs.needs_environment, false) AS needs_environment,
        runs.environment, runs.left_out, runs.artifact, runs.origin,
-       runs.run_json -> '$.roles' AS roles, runs.method_digest, problem_set,
+       try(runs.run_json -> '$.roles') AS roles, runs.method_digest, problem_set,
+       outcome_set,
        value, deviation, coalesce(problems, 0) AS problems, coalesce(graded, 0) AS graded,
        coalesce(errored, 0) AS errored, floor, ceiling, overlap_free, calls, tokens,
        fresh_cost_usd, cost_usd, cached_calls, wall_s, cost_per_solved
@@ -162,6 +164,7 @@ class BoardRow:
     roles: str | None = None  # JSON: of each role its model and how that was asked
     method_digest: str | None = None
     problem_set: int | None = None  # the same number: the same problems, in this snapshot
+    outcome_set: int | None = None  # the same numbers of all rows: the same outcomes by problem
 
     @property
     def facts(self) -> tuple[bool | None, float | None]:
@@ -407,7 +410,8 @@ def _group(members: list[BoardRow], equal: str) -> Group:
     full = [row for row in full if row.problem_set == problem_set]
     top = max((row.estimate.value or 0.0 for row in full), default=None)
     best = frozenset(row.run_id for row in full if row.estimate.value == top)
-    members.sort(key=lambda row: row not in full)  # the order by score stays within both
+    ids = {row.run_id for row in full}
+    members.sort(key=lambda row: row.run_id not in ids)  # the order by score stays within both
     best = best if len(full) > 1 else frozenset()
     return Group(tuple(members), best, problems, equal, problem_set)
 

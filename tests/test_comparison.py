@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.journal import Journal
-from harness.metrics import Tally
+from harness.metrics import Tally, points
 from harness.store import open_snapshot
 from leaderboard.comparison import Spending, as_dict, compared, lines, run_named
 from leaderboard.outcomes import hardest, matrix, most_contested, outcomes
@@ -194,6 +194,71 @@ def test_an_unknown_price_stays_unknown_and_errored_samples_bound_the_rest(tmp_p
     assert "left out, no verdict of B 1: a/1" in text
     assert "1 sample without a verdict: the difference lies between 0.0 and +33.3" in text
     assert "B is in no ranking: partial." in text
+
+
+def test_a_sure_difference_that_missing_verdicts_could_turn_round_is_said_to_be_so(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path, "x", of("1" * 30 + "0" * 70))
+    run(tmp_path, "y", of("0" * 40 + "?" * 60))
+    run(tmp_path, "z", of("0" * 99 + "?"))
+    with opened(tmp_path) as connection:
+        found, other = compared(connection, "x", "y"), compared(connection, "x", "z")
+    assert found.difference.p is not None
+    assert found.difference.p < 0.001
+    assert (found.difference.floor, found.difference.ceiling) == (pytest.approx(-0.3), 0.3)
+    assert found.words == (
+        "A solves more than chance alone would make it, where there are verdicts; 60 samples "
+        "without one could turn it round."
+    )
+    assert other.words == "A solves more than chance alone would make it."
+    assert other.difference.errored == 1
+
+
+def test_problems_stand_in_the_benchmarks_order_whatever_was_graded_first(tmp_path: Path) -> None:
+    names = [f"a/{n}" for n in (10, 2, 30, 1, 9)] + ["b", "a"]
+    run(tmp_path, "one", {name: ["passed"] for name in names} | {"a/100": ["passed"]})
+    run(tmp_path, "two", {name: ["wrong"] for name in names} | {"a/11": ["passed"]})
+    with opened(tmp_path) as connection:
+        found = compared(connection, "one", "two")
+    assert found.only_a == ("a/1", "a/2", "a/9", "a/10", "a/30", "a", "b")
+    assert (found.difference.dropped_a, found.difference.dropped_b) == (("a/11",), ("a/100",))
+
+
+def roles(*, temperature: float = 0.0, judge: str | None = None) -> dict[str, Any]:
+    asked: dict[str, Any] = {"temperature": temperature, "max_tokens": 1024, "top_p": None}
+    found: dict[str, Any] = {"worker": {"model": "local/small", "sampling": asked}}
+    return found | ({"judge": {"model": judge, "sampling": asked}} if judge else {})
+
+
+def test_how_the_models_were_asked_is_among_what_differs(tmp_path: Path) -> None:
+    run(tmp_path, "one", of("1101"), roles=roles(judge="local/judge"), method_digest="a" * 64)
+    run(tmp_path, "two", of("1010"), roles=roles(temperature=0.8), method_digest="b" * 64,
+        dirty=True, n_samples=2)  # fmt: skip
+    with opened(tmp_path) as connection:
+        found = compared(connection, "one", "two")
+    assert {(one.field, one.a, one.b) for one in found.unlike} == {
+        ("code of the method", "a" * 12, "b" * 12), ("uncommitted changes", "unknown", "yes"),
+        ("samples of a problem", "1", "2"), ("temperature", "0", "0.8"),
+        ("judge", "local/judge", "none"), ("judge.temperature", "0", "none"),
+        ("judge.max_tokens", "1024", "none"),
+    }  # fmt: skip
+    assert found.shares_ranking
+
+
+def test_the_bootstrap_stands_beside_the_interval_with_its_seed(tmp_path: Path) -> None:
+    run(tmp_path, "one", of("1" * 30 + "0" * 10))
+    run(tmp_path, "two", of("1" * 12 + "0" * 26 + "11"))
+    with opened(tmp_path) as connection:
+        found = compared(connection, "one", "two")
+    outcome = [Tally(int(x), 1, 1) for x in "1" * 30 + "0" * 10]
+    assert list(found.outcomes_a.values()) == outcome
+    low, high = found.bootstrap or (0.0, 0.0)
+    assert low == pytest.approx(found.difference.low, abs=0.05)
+    assert high == pytest.approx(found.difference.high, abs=0.05)
+    assert as_dict(found)["bootstrap"] == {"low": low, "high": high, "draws": 2000, "seed": 0}
+    said = f"for whoever doubts the other: {points(low)} to {points(high)} (2,000 draws"
+    assert said in "\n".join(lines(found))
 
 
 def test_long_lists_of_problems_are_cut_and_counted(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ from duckdb import DuckDBPyConnection
 from harness.errors import UsageError
 from harness.journal import Journal
 from harness.store import Store, open_snapshot
-from leaderboard.export import FORMATS, table
+from leaderboard.export import FORMATS, table, tex_text
+from leaderboard.queries import board, groups
 from tests.test_paper import compiled
 
 
 def run(results_dir: Path, run_id: str, verdicts: list[str], **fields: Any) -> None:
-    """A finished run with one sample per verdict."""
+    """A finished run with one sample per verdict, of so many `problems` in turn from `begin` on."""
     journal = Journal(results_dir / "runs" / run_id)
     fresh, session = fields.pop("fresh", False), fields.pop("session", {})
     kept = fields.pop("kept", 0)  # calls of each sample that the cache answered, all or none
+    begin, problems = fields.pop("begin", 0), fields.pop("problems", len(verdicts))
     head = {"run_id": run_id, "benchmark": "humaneval", "benchmark_digest": "7dce6050a7d6d172",
             "list": "full", "protocol": "public", "level": "L0", "method": "direct", "knobs": {},
             "roles": {"worker": {"model": "local/small_model"}}, "n_samples": 1, "seed": 0,
@@ -32,7 +35,8 @@ def run(results_dir: Path, run_id: str, verdicts: list[str], **fields: Any) -> N
                   **session)  # fmt: skip
     for number, verdict in enumerate(verdicts):
         journal.write(
-            "result", result_key=f"k{number}", problem_id=f"HumanEval/{number}", sample=0,
+            "result", result_key=f"k{number}", sample=number // problems,
+            problem_id=f"HumanEval/{begin + number % problems}",
             verdict=verdict, fresh=verdict if fresh and number else None, calls=2,
             prompt_tokens=70, completion_tokens=30,
             cached_calls=kept, fresh_cost_usd=0.25 if run_id != "unpriced" else None,
@@ -77,7 +81,9 @@ def test_an_errored_run_is_marked_and_its_unknown_cost_is_said(
 
 def test_latex_needs_booktabs_only_and_is_escaped(connection: DuckDBPyConnection) -> None:
     text = table(connection, "latex", benchmark="humaneval")
-    assert r"a\&b\_c\textbar{}\textless{}i\textgreater{} & \textbf{75.0} & 30.1 to 95.4" in text
+    assert r"\raggedright a\&b\_c\textbar{}\textless{}i\textgreater{} & " in text
+    assert r"\textbf{75.0} {\scriptsize {[}30.1, 95.4{]}} & 1-2 & 2 & 100 & \$1.00 \\" in text
+    assert r"refine {\scriptsize partial; 1 errored} &" in text
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
     assert r"local/small\_model" in text
     assert r"\$1.00" in text
@@ -114,7 +120,6 @@ def test_an_unknown_format_or_an_empty_board_is_a_usage_error(
 
 def test_the_overlap_free_score_stands_beside_pass_at_1(connection: DuckDBPyConnection) -> None:
     assert "| 50.0 | 15.0 to 85.0 | 1-2 | 33.3 | 4 |" in table(connection, "markdown")
-    assert "& 50.0 & 15.0 to 85.0 & 1-2 & 33.3 & 4 &" in table(connection, "latex")
     assert "<td>33.3</td>" in table(connection, "html")
     assert "– where none is left" in table(connection, "html")
 
@@ -179,7 +184,7 @@ def test_what_a_search_took_is_a_column_of_its_own(tmp_path: Path) -> None:
     with open_snapshot(tmp_path) as connection:
         text = table(connection, "csv")
         rows = {row["run_id"]: row for row in csv.DictReader(io.StringIO(text))}
-        markdown, latex = table(connection, "markdown"), table(connection, "latex")
+        markdown = table(connection, "markdown")
     assert set(rows) == {"found", "free", "plain"}  # a search is no row
     names = [name for name in rows["found"] if name.startswith("search_")]
     assert [rows["found"][name] for name in names] == [
@@ -191,14 +196,97 @@ def test_what_a_search_took_is_a_column_of_its_own(tmp_path: Path) -> None:
         r"\$2.25 |", "1,200,000 tokens |", "– |",
     )  # fmt: skip
     assert rows["found"]["fresh_cost_usd"] == rows["plain"]["fresh_cost_usd"] == "0.5"
-    assert r"\$2.25 \\" in latex
-    assert "in none of these numbers" in latex
+    assert "in none of these numbers" in markdown
 
 
 def test_the_table_compiles_whatever_a_row_is_called(
     connection: DuckDBPyConnection, tmp_path: Path
 ) -> None:
     assert compiled(table(connection, "latex"), tmp_path).stat().st_size > 10_000
+
+
+def test_the_table_is_as_wide_as_it_says_and_begins_no_row_with_a_mark(tmp_path: Path) -> None:
+    long = {"roles": {"worker": {"model": "local/qwen2.5-coder-0.5b-instruct"},
+                      "meta": {"model": "local/qwen2.5-coder-32b-instruct"}}}  # fmt: skip
+    # what stands after \\ is its argument or its star
+    for number, method in enumerate(("[9pt] agent", "*starred", "flowreasoner", "?`a")):
+        knobs = {"workflow": "single", "candidates": 2, "evals": 1}
+        run(tmp_path, f"r{number}", ["passed"] * (20 - 5 * number) + ["wrong"] * 5 * number,
+            method=method, knobs=knobs, config={"knobs": knobs}, level="L1", **long)  # fmt: skip
+    store = Store(tmp_path)
+    store.ingest()
+    store.snapshot()
+    with open_snapshot(tmp_path) as connection:
+        tex = table(connection, "latex")
+    assert "; 16 cm wide: " in tex
+    assert not re.search(r"\\\\\s*[\[*]", tex)
+    compiled(tex, tmp_path, width="16cm")
+    log = (tmp_path / "paper.log").read_text(errors="replace")
+    wide = [float(x) for x in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\)", log)]
+    assert max(wide, default=0.0) < 1, log[-2000:]
+
+
+def test_marks_that_tex_takes_for_arguments_are_harmless_at_a_rows_beginning() -> None:
+    assert tex_text("[beta] a*b ?`") == "{[}beta{]} a{*}b ?{`}"
+
+
+def test_rows_on_other_problems_are_noted_and_not_ranked(tmp_path: Path) -> None:
+    run(tmp_path, "first", ["passed", "wrong", "passed"], method="first")
+    run(tmp_path, "beside", ["passed", "wrong", "wrong"], method="beside")
+    run(tmp_path, "other", ["passed"] * 3, method="other", begin=7)
+    run(tmp_path, "shifted", ["passed"] * 3, method="shifted", begin=1)
+    store = Store(tmp_path)
+    store.ingest()
+    store.snapshot()
+    with open_snapshot(tmp_path) as connection:
+        (group,) = groups(board(connection))
+        text = table(connection, "markdown")
+        rows = {x["run_id"]: x for x in csv.DictReader(io.StringIO(table(connection, "csv")))}
+    assert {row.run_id: group.note(row) for row in group.rows} == {
+        "first": "", "beside": "", "other": "other problems", "shifted": "other problems",
+    }  # fmt: skip
+    assert group.best == {"first"}
+    assert [row.run_id for row in group.rows[:2]] == ["first", "beside"]
+    assert "| other (other problems) | 100.0 |" in text
+    assert (rows["first"]["rank_last"], rows["other"]["rank_last"]) == ("2", "")
+
+
+def test_of_as_many_rows_on_either_problems_the_older_ones_are_ranked(tmp_path: Path) -> None:
+    run(tmp_path, "new", ["passed"] * 3, begin=7, started_at=1763000000.0)
+    run(tmp_path, "old", ["wrong"] * 3)
+    store = Store(tmp_path)
+    store.ingest()
+    store.snapshot()
+    with open_snapshot(tmp_path) as connection:
+        (group,) = groups(board(connection))
+    assert {row.run_id: group.note(row) for row in group.rows} == {
+        "old": "", "new": "other problems",
+    }  # fmt: skip
+
+
+def test_pass_at_5_and_10_are_given_where_every_problem_has_so_many_verdicts(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path, "one", ["passed", "wrong"])
+    run(tmp_path, "five", ["passed", "wrong"] + ["wrong", "wrong"] * 4, problems=2)
+    run(tmp_path, "short", ["passed", "wrong"] + ["wrong", "wrong"] * 3 + ["wrong", "invalid"],
+        problems=2)  # fmt: skip
+    twelve = ["passed", "passed"] + ["passed", "wrong"] * 2 + ["wrong", "wrong"] * 9
+    run(tmp_path, "twelve", twelve, problems=2)
+    store = Store(tmp_path)
+    store.ingest()
+    store.snapshot()
+    with open_snapshot(tmp_path) as connection:
+        text = table(connection, "csv")
+    rows = {row["run_id"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert {name: (row["pass@5"], row["pass@10"]) for name, row in rows.items()
+            if name in ("one", "short")} == {"one": ("", ""), "short": ("", "")}  # fmt: skip
+    assert (rows["five"]["pass@5"], rows["five"]["pass@10"]) == ("0.5", "")
+    # 3 and 1 of 12: the chance to miss all is C(9,5)/C(12,5) = 126/792 and C(11,5)/C(12,5) = 7/12
+    expected = 1 - (126 / 792 + 7 / 12) / 2
+    assert float(rows["twelve"]["pass@5"]) == pytest.approx(expected)
+    # of 10: none without a pass with 3, C(11,10)/C(12,10) = 11/66 with 1
+    assert float(rows["twelve"]["pass@10"]) == pytest.approx(1 - 11 / 66 / 2)
 
 
 def test_a_rank_is_the_range_of_places_that_paired_comparisons_leave_open(tmp_path: Path) -> None:

@@ -17,7 +17,16 @@ from harness.errors import UsageError
 from harness.journal import Journal
 from harness.store import Store, open_snapshot
 from leaderboard.cases import cases_text, find_cases, latex, listing, markdown
-from leaderboard.figures import FORMATS, NAMES, ablation, broken_shares, figure, size_chart, sizes
+from leaderboard.figures import (
+    FORMATS,
+    NAMES,
+    SizeBar,
+    ablation,
+    broken_shares,
+    figure,
+    size_chart,
+    sizes,
+)
 
 START = {"pdf": b"%PDF", "svg": b"<svg", "png": b"\x89PNG"}
 HOSTILE = (
@@ -190,6 +199,32 @@ def test_cases_are_found_by_their_rules(results: tuple[DuckDBPyConnection, Path]
     broke = found["the first workflow that broke"]
     assert (broke.error or "").startswith("run: NameError")
     assert find_cases(*results, "flow") == list(found.values())
+
+
+def test_a_workflow_that_broke_has_a_workflow(tmp_path: Path) -> None:
+    # a reply in which none is found is kept as the empty text
+    empty = {**BROKEN, "code": "", "error": "design: the reply held no workflow"}
+    run(tmp_path, "flow", {"HumanEval/1": [TEMPLATE, empty], "HumanEval/2": [TEMPLATE, BROKEN]})
+    with opened(tmp_path) as connection:
+        (broke,) = (case for case in find_cases(connection, tmp_path, "flow")
+                    if case.rule.endswith("broke"))  # fmt: skip
+    assert (broke.problem_id, broke.round) == ("HumanEval/2", 2)
+    assert broke.code
+
+
+def test_two_runs_named_on_one_benchmark_have_no_size_together(tmp_path: Path) -> None:
+    run(tmp_path, "one", FLOW)
+    run(tmp_path, "two", FLOW, meta="hf/weak")
+    run(tmp_path, "mbpp", {"Mbpp/1": [TEMPLATE, {}]}, benchmark="mbpp")
+    with opened(tmp_path) as connection:
+        with pytest.raises(UsageError, match="size: one and two are both on humaneval; name one"):
+            sizes(connection, ["one", "two"])
+        assert {bar.run for bar in sizes(connection, ["one", "mbpp"])} == {"one", "mbpp"}
+
+
+def test_a_size_is_printed_as_all_numbers_are() -> None:
+    bars = [SizeBar("humaneval", "Operators", 2.25, 1.0, 3.0, 4, "flow")]
+    assert "Operators 2.3" in size_chart(bars).to_dict()["description"]  # half up, not to even
 
 
 def test_a_listing_keeps_every_character_and_no_control_character() -> None:

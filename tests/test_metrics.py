@@ -217,6 +217,33 @@ def test_a_half_is_rounded_up_as_papers_print_it() -> None:
     ]
 
 
+def test_a_half_stays_a_half_through_the_arithmetic_of_floats() -> None:
+    share = sum([91 / 400 / 7] * 7)
+    noisy = math.nextafter(math.nextafter(0.2275, 0), 0)
+    assert percent(91 / 400) == percent(share) == percent(noisy) == "22.8"
+    assert points(noisy - 1) == "-77.3"  # -77.25
+    assert half_up(math.nextafter(22.75, 0), 1) == "22.8"
+    assert percent(0.2274999) == "22.7"  # a true digit stays
+    assert half_up(22.7499999, 1) == "22.7"
+    assert half_up(123456789012.05, 1) == "123,456,789,012.1"
+    for of in (80, 160, 200, 400, 1140):
+        for passed in range(of + 1):
+            whole, rest = divmod(passed * 1000, of)
+            tenths = whole + (2 * rest >= of)
+            expected = f"{tenths // 10}.{tenths % 10}"
+            assert percent(passed / of) == expected
+            assert percent(math.fsum([passed / of / 3] * 3)) == expected
+
+
+def test_durations_are_rounded_as_all_numbers_are() -> None:
+    assert [duration(x) for x in (0, 0.0425, 0.125, 0.4, 0.996, 59.94, 59.96, 60.5, 3599.5)] == [
+        "0 s", "0.043 s", "0.13 s", "0.4 s", "1.0 s", "59.9 s", "1 min 0 s", "1 min 1 s",
+        "1 h 0 min",
+    ]  # fmt: skip
+    assert duration(1e-5) == "0.00001 s"
+    assert duration(math.inf) == "inf s"
+
+
 def test_numbers_beyond_all_measure_are_printed_all_the_same() -> None:
     assert half_up(1e300, 1).startswith("1,000,")
     assert (count(math.inf), count(math.nan)) == ("inf", "nan")

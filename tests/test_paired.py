@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 import pytest
 
-from harness.metrics import Tally, t_tail
+from harness.metrics import Tally, detectable_difference, t_tail
 from harness.paired import (
     MCNEMAR,
     NO_TEST,
@@ -26,6 +26,7 @@ from harness.paired import (
 )
 from tests.sim_coverage import (
     between,
+    daggers,
     found_difference,
     pairs,
     several_pairs,
@@ -172,12 +173,30 @@ def test_differences_without_spread_are_not_sure_of_themselves() -> None:
     assert (same.value, same.p) == (0.0, 1.0)
     assert (same.low, same.high) == tango(0, 0, 3)
     shifted = difference(of(5, 2, 3, 4), of(5, 1, 2, 3))
-    assert (shifted.p, shifted.test, shifted.detectable) == (None, NO_TEST, None)
+    # three problems, all in one direction: twice one way of eight, less half of it twice
+    assert (shifted.p, shifted.test, shifted.detectable) == (0.125, MCNEMAR, None)
     assert shifted.low is not None
     assert shifted.low < 0 < (shifted.high or 0)
     alone = difference(of(5, 5), of(5, 0))
-    assert (alone.value, alone.p, alone.high) == (1.0, None, 1.0)
-    assert t_test(0.5, 0.0, 9) is None
+    assert (alone.value, alone.p, alone.high) == (1.0, 0.5, 1.0)
+    assert t_test(0.5, 0.0, 9) == mcnemar(9, 0) == 2**-9
+
+
+def test_all_against_nothing_is_a_difference_however_often_problems_were_sampled() -> None:
+    every, none = of(2, *[2] * 50), of(2, *[0] * 50)
+    half = of(2, *[1] * 50)
+    found = difference(every, none)
+    assert (found.value, found.p, found.test) == (1.0, 2.0**-50, MCNEMAR)
+    assert found.low is not None
+    assert found.low > 0.85
+    assert found.detectable == detectable_difference(50, 1.0)
+    assert difference(none, every).p == found.p
+    systems = {"half": half, "every": every, "none": none}
+    assert tie_groups(systems) == {"half": Rank(2, 2), "every": Rank(1, 1), "none": Rank(3, 3)}
+    assert pairwise(systems)["half", "none"].p == difference(half, none).p == 2.0**-50
+    # as one sample of each would have it, but for what the interval is worth
+    once = difference(of(1, *[1] * 50), of(1, *[0] * 50))
+    assert (once.p, once.low, once.high) == (found.p, found.low, found.high)
 
 
 def test_the_paired_bootstrap_is_seeded_and_near_the_t() -> None:
@@ -318,6 +337,12 @@ def test_the_paired_t_holds_in_simulation() -> None:
 
 def test_the_detectable_difference_is_found_by_mid_p_four_times_in_five() -> None:
     assert between(found_difference(164, 0.32, 2000, 3), "mid-p", 0.78, 0.83)
+
+
+def test_what_is_worse_than_the_best_is_asked_over_all_pairs() -> None:
+    equal = daggers(164, 14, 400, 3)
+    assert between(equal, "pairs", 0.01, 0.05)
+    assert equal["best"] > 0.13  # what forgets that the best was found in the same data
 
 
 def test_all_places_lie_in_their_ranges_in_simulation() -> None:

@@ -15,9 +15,10 @@ from duckdb import DuckDBPyConnection
 
 from harness.errors import UsageError
 from harness.journal import Journal
-from harness.metrics import p_value
+from harness.metrics import p_value, percent
 from harness.reported import PROBLEMS, rows
 from harness.store import Store, open_snapshot
+from leaderboard.export import table
 from leaderboard.paper import build, derived_overall, paper_table, reported_rows
 from leaderboard.paper_text import WRITERS, latex
 from tests.results_maker import drawn, text_of
@@ -28,14 +29,21 @@ BIG = {"bigcodebench-complete": 30, "humaneval": 13, "mbpp": 34}  # a tenth of t
 
 
 def run(results_dir: Path, run_id: str, solved: Sequence[bool | None], **fields: Any) -> None:
-    """A finished run of one sample a problem: solved, not solved, or errored (None)."""
+    """A finished run of one sample a problem: solved, not solved, or errored (None).
+
+    `begin` is the number of the first problem; `asked_of` gives the sampling of a role, `judge` the
+    model of a further one.
+    """
     journal = Journal(results_dir / "runs" / run_id)
-    models = {"worker": fields.pop("worker", "local/small"), "meta": fields.pop("meta", None)}
-    given = fields.pop("given", {})
+    models = {"worker": fields.pop("worker", "local/small"), "meta": fields.pop("meta", None),
+              "judge": fields.pop("judge", None)}  # fmt: skip
+    given, begin, asked_of = (fields.pop(name, value) for name, value in
+                              (("given", {}), ("begin", 0), ("asked_of", {})))  # fmt: skip
     head = {"run_id": run_id, "benchmark": "humaneval", "benchmark_digest": "7dce6050a7d6d172" * 4,
             "list": "paper", "protocol": "public", "level": "L0", "method": "vanilla",
             "knobs": given, "config": {"knobs": given}, "n_samples": 1, "seed": 0,
-            "roles": {name: {"model": model} for name, model in models.items() if model},
+            "roles": {name: {"model": model, "sampling": asked_of.get(name, {})}
+                      for name, model in models.items() if model},
             "grader_version": "2", "price_table": "none", "kind": "measured",
             "commit": "0123456789abcdef", "started_at": 1762000000.0}  # fmt: skip
     head |= fields
@@ -46,7 +54,7 @@ def run(results_dir: Path, run_id: str, solved: Sequence[bool | None], **fields:
         verdict = "invalid" if one is None else "passed" if one else "wrong"
         journal.write(
             "result", result_key=f"k{number}", sample=0, verdict=verdict, calls=1,
-            problem_id=f"{IDS[head['benchmark']]}/{number}", prompt_tokens=70,
+            problem_id=f"{IDS[head['benchmark']]}/{begin + number}", prompt_tokens=70,
             completion_tokens=30, cost_usd=0.0, fresh_cost_usd=0.0, wall_s=1.0,
         )  # fmt: skip
     journal.write("session", event="end", status="complete")
@@ -160,10 +168,220 @@ def test_a_row_is_tested_against_best_of_n_that_was_matched_to_its_run(tmp_path:
     run(tmp_path, "matched", share(15, 50), method="best-of-n", given={"match": "flow"})
     run(tmp_path, "newer", share(5, 50), method="best-of-n", given={"n": 2},
         started_at=1763000000.0)  # fmt: skip
+    # also without a knob of its own, and newer: all that sets it apart is whose bill it had
+    run(tmp_path, "another", share(2, 50), method="best-of-n", given={"match": "else"},
+        started_at=1764000000.0)  # fmt: skip
     with opened(tmp_path) as connection:
         found = csv_rows(paper_table(connection, 1, "csv"))
+        text = paper_table(connection, 1, "markdown")
     assert found["FlowReasoner"]["vs_best_of_n_runs"] == "matched"
     assert float(found["FlowReasoner"]["vs_best_of_n"]) == pytest.approx(0.1)
+    assert "the one that was matched to the row's own, then one without knobs, then one" in text
+    assert "for each base by itself" in text
+
+
+def test_without_a_matched_one_a_base_is_without_knobs_asked_alike_and_new(tmp_path: Path) -> None:
+    warm = {"worker": {"temperature": 0.8, "max_tokens": 1024}}
+    cool = {"worker": {"temperature": 0.0, "max_tokens": 1024}}
+    run(tmp_path, "refine", share(20, 50), method="self-refine", asked_of=cool)
+    run(tmp_path, "greedy", share(15, 50), asked_of=cool)
+    run(tmp_path, "drawn", share(12, 50), asked_of=warm, started_at=1763000000.0)
+    run(tmp_path, "knobs", share(11, 50), given={"prompt": 2}, asked_of=cool,
+        started_at=1764000000.0)  # fmt: skip
+    run(tmp_path, "warm", share(21, 50), method="repair", asked_of=warm)
+    with opened(tmp_path) as connection:
+        found = csv_rows(paper_table(connection, 1, "csv"))
+    assert found["Self-Refine"]["vs_vanilla_runs"] == "greedy"
+    assert found["Repair"]["vs_vanilla_runs"] == "drawn"
+
+
+def test_what_holm_over_all_pairs_leaves_open_is_marked(tmp_path: Path) -> None:
+    # Each of the others solves 6 fewer than the best: mid-p 2^-6 = 0.0156. Two others: three pairs,
+    # 3 x 2^-6 = 0.047, worse. Three: six pairs, 6 x 2^-6 = 0.094, open, though over the pairs with
+    # the best alone it were 0.047. Four: ten pairs, open.
+    run(tmp_path, "best", share(20, 60), method="flowreasoner")
+    for method in ("repair", "vanilla", "self-refine", "aflow"):
+        run(tmp_path, method, share(14, 60), method=method)
+    with opened(tmp_path) as connection:
+        found = {row.method: row.cells["HumanEval"] for row in build(connection, 1).rows}
+        few = build(connection, 1, runs=["best", "repair", "vanilla"])
+        four = build(connection, 1, runs=["best", "repair", "vanilla", "aflow"])
+    assert [cell.tied for name, cell in found.items() if name != "FlowReasoner"] == [True] * 4
+    assert not any(row.cells["HumanEval"].tied for row in few.rows)
+    assert [row.cells["HumanEval"].tied for row in four.rows].count(True) == 3
+    assert any("after Holm over all pairs of the column" in note for note in few.footnotes)
+
+
+def test_all_against_nothing_is_no_tie_however_often_problems_were_sampled(tmp_path: Path) -> None:
+    for name, verdict, method in (("all", True, "repair"), ("none", False, "vanilla")):
+        run(tmp_path, name, [verdict] * 50, method=method, n_samples=2)
+        journal = Journal(tmp_path / "runs" / name)
+        journal.write("session", event="start", problems=50, samples=100, resumed=50)
+        for number in range(50):
+            journal.write("result", result_key=f"again{number}", sample=1,
+                          problem_id=f"HumanEval/{number}", calls=1,
+                          verdict="passed" if verdict else "wrong")  # fmt: skip
+        journal.write("session", event="end", status="complete")
+        journal.close()
+    with opened(tmp_path) as connection:
+        made = build(connection, 1)
+        board_text = table(connection, "markdown")
+    cells = {row.method: row.cells["HumanEval"] for row in made.rows}
+    assert (cells["Repair"].best, cells["Vanilla"].tied) == (True, False)
+    (repair,) = (row for row in made.rows if row.method == "Repair")
+    assert repair.versus["vanilla"].significant
+    assert "| **100.0** | 92.9 to 100.0 | 1 |" in board_text
+
+
+def test_runs_on_other_problems_are_refused_and_compared_with_none_if_asked_for(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path, "a", share(36, 40))
+    run(tmp_path, "b", share(16, 40), method="repair", begin=100)
+    run(tmp_path, "c", share(24, 40), method="self-refine")
+    run(tmp_path, "d", share(39, 40), method="aflow", begin=30)
+    with opened(tmp_path) as connection:
+        with pytest.raises(UsageError, match="a and b share 0 of their 40 problems: not to be"):
+            build(connection, 1, runs=["a", "b"])
+        with pytest.raises(UsageError, match="share 10 of their 40 problems: not to be"):
+            build(connection, 1, runs=["a", "d"])
+        with pytest.raises(UsageError, match="of their 40 problems"):
+            build(connection, 1)
+        made = build(connection, 1, anyway=True)
+    rows = {row.method: row for row in made.rows}
+    other = ("HumanEval: not comparable: other problems, though as many (40)",)
+    assert {name: row.notes for name, row in rows.items()} == {
+        "Vanilla": (), "Self-Refine": (), "Repair": other, "AFlow": other,
+    }  # fmt: skip
+    marks = {name: (row.cells["HumanEval"].best, row.cells["HumanEval"].tied)
+             for name, row in rows.items()}  # fmt: skip
+    assert marks == {"Vanilla": (True, False), "Self-Refine": (False, False),
+                     "Repair": (False, False), "AFlow": (False, False)}  # fmt: skip
+    assert rows["Repair"].versus["vanilla"].difference.value is None
+    assert not rows["Repair"].versus["vanilla"].significant
+
+
+def test_a_row_in_no_ranking_is_compared_with_none_whatever_was_asked_for(tmp_path: Path) -> None:
+    run(tmp_path, "base", share(30, 100))
+    run(tmp_path, "oracle", share(99, 100), method="flowreasoner", level="oracle")
+    run(tmp_path, "taken", share(90, 100), method="aflow", kind="imported")
+    run(tmp_path, "look", share(90, 100), method="adas", first_look=True)
+    run(tmp_path, "cut", share(90, 100), method="maas", asked=120)
+    run(tmp_path, "good", share(60, 100), method="repair")
+    names = ["base", "oracle", "taken", "look", "cut", "good"]
+    with opened(tmp_path) as connection:
+        made = build(connection, 1, runs=names, anyway=True)
+        alone = build(connection, 1)
+        (oracle,) = (x for x in paper_table(connection, 1, "markdown", runs=names, anyway=True)
+                     .splitlines() if "| oracle |" in x)  # fmt: skip
+    assert {row.method for row in made.rows if row.versus} == {"Repair"}
+    assert {row.method for row in made.rows if row.cells["HumanEval"].best} == {"Repair"}
+    assert "*" not in oracle
+    assert "; of its runs on a benchmark" in made.footnotes[-1]
+    assert "; of its complete runs on a benchmark" in alone.footnotes[-1]
+
+
+def test_a_base_that_is_in_no_ranking_is_none(tmp_path: Path) -> None:
+    run(tmp_path, "cut", share(30, 100), asked=120)
+    run(tmp_path, "good", share(60, 100), method="repair")
+    with opened(tmp_path) as connection:
+        made = build(connection, 1, runs=["cut", "good"], anyway=True)
+    assert not any(row.versus for row in made.rows)
+
+
+def test_anyway_shows_a_method_once_for_each_ranking_and_tests_against_what_is_shown(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path, "old", share(10, 20))
+    run(tmp_path, "new", share(18, 20), grader_version="3", started_at=1763000000.0)
+    run(tmp_path, "other", share(15, 20), method="repair")
+    for name in ("vanilla", "self-refine"):  # the graders of one column say nothing of another
+        run(tmp_path, f"mbpp-{name}", share(5, 34), method=name, benchmark="mbpp")
+    with opened(tmp_path) as connection:
+        made = build(connection, 1, anyway=True)
+    cells = {row.cells["HumanEval"].run: row for row in made.rows if "HumanEval" in row.cells}
+    assert set(cells) == {"old", "new", "other"}
+    assert cells["new"].notes == ("HumanEval: not comparable: grader 3 instead of 2",)
+    assert cells["old"].cells["MBPP"].run == "mbpp-vanilla"  # still one row over its columns
+    assert cells["other"].versus["vanilla"].base == ("old",)
+
+
+def test_a_complete_row_on_fewer_problems_says_so_and_is_tested_on_those(tmp_path: Path) -> None:
+    run(tmp_path, "base", share(30, 64))
+    run(tmp_path, "few", share(11, 11), method="repair")
+    run(tmp_path, "late", share(1, 11), started_at=1763000000.0)  # the row of `base`, not shown
+    run(tmp_path, "full", share(40, 64), method="self-refine")
+    with opened(tmp_path) as connection:
+        made = build(connection, 1, anyway=True)
+    (few,) = (row for row in made.rows if row.method == "Repair")
+    assert few.notes == ("HumanEval: 11 problems, others have 64; tested on those alone",)
+    assert few.versus["vanilla"].base == ("base",)
+    assert few.versus["vanilla"].difference.problems == 11
+    assert (few.cells["HumanEval"].best, few.cells["HumanEval"].tied) == (False, False)
+
+
+def asked(temperature: float, **more: Any) -> dict[str, Any]:
+    return {"worker": {"temperature": temperature, "max_tokens": 1024, "top_p": None, **more}}
+
+
+def test_rows_that_were_asked_otherwise_are_rows_of_their_own(tmp_path: Path) -> None:
+    run(tmp_path, "greedy", share(10, 20), asked_of=asked(0.0))
+    run(tmp_path, "again", share(11, 20), asked_of=asked(0.0), started_at=1763000000.0)
+    run(tmp_path, "warm", share(12, 20), asked_of=asked(0.8), started_at=1764000000.0)
+    run(tmp_path, "j1", share(10, 20), method="llm-blender", judge="local/a", asked_of=asked(0.7))
+    run(tmp_path, "j2", share(11, 20), method="llm-blender", judge="local/b", asked_of=asked(0.7))
+    run(tmp_path, "one", share(11, 20), method="repair", asked_of=asked(0.0))
+    with opened(tmp_path) as connection:
+        made = build(connection, 1)
+    assert {(row.method, row.detail): row.cells["HumanEval"].run for row in made.rows} == {
+        ("Vanilla", "temperature=0"): "again", ("Vanilla", "temperature=0.8"): "warm",
+        ("LLM-Blender", "judge=local/a"): "j1", ("LLM-Blender", "judge=local/b"): "j2",
+        ("Repair", ""): "one",
+    }  # fmt: skip
+    (said,) = (note for note in made.footnotes if note.startswith("Samples a problem"))
+    assert said == ("Samples a problem: 1; temperature 0.8 (Vanilla), 0 (Vanilla, Repair), "
+                    "0.7 (LLM-Blender).")  # fmt: skip
+
+
+def test_samples_of_a_problem_tell_rows_apart_and_are_said(tmp_path: Path) -> None:
+    run(tmp_path, "once", share(10, 20), asked_of=asked(0.0))
+    with opened(tmp_path) as connection:
+        assert "Samples a problem: 1; temperature 0." in build(connection, 1).footnotes
+    run(tmp_path, "thrice", share(12, 20), asked_of=asked(0.0), n_samples=3)
+    with opened(tmp_path) as connection:
+        made = build(connection, 1)
+    assert sorted(row.detail for row in made.rows) == ["samples=1", "samples=3"]
+    with opened(tmp_path) as connection:
+        named = build(connection, 1, runs=["once", "thrice"])  # no two of one row
+    assert len(named.rows) == 2
+
+
+def test_the_macro_mean_stands_in_csv_and_html(connection: DuckDBPyConnection) -> None:
+    found = csv_rows(paper_table(connection, 1, "csv"))
+    expected = (28 / 30 + 13 / 13 + 33 / 34) / 3
+    assert float(found["FlowReasoner"]["macro"]) == pytest.approx(expected)
+    low, high = (float(found["FlowReasoner"][f"macro_{end}"]) for end in ("low", "high"))
+    assert low < expected < high
+    assert found["a&b_c|<i>%$#{}~^\\"]["macro"] == ""
+    page = paper_table(connection, 1, "html")
+    assert '<th scope="col">Macro</th>' in page
+    assert f"<td>{percent(expected, 2)}<small>[" in page
+    assert "each the same" in page
+
+
+def test_marks_of_tex_in_names_neither_vanish_nor_break_the_tables(tmp_path: Path) -> None:
+    for n, name in enumerate(("[5pt]model", "*starred", "my-long-model-name [9pt]-after",
+                              "another-long-name *starred-after")):  # fmt: skip
+        run(tmp_path, f"r{n}", share(10 + n, 20), method="flowreasoner", worker="local/one",
+            meta=name)  # fmt: skip
+        run(tmp_path, f"v{n}", share(9 + n, 20), method=name)
+    with opened(tmp_path) as connection:
+        texts = [paper_table(connection, number, "latex") for number in (1, 2, 3)]
+    for text in texts:
+        assert not re.search(r"\\\\\s*[\[*]", text.replace(r"\\[2pt]", r"\\"))
+        assert "{[}5pt{]}model" in text
+        assert "{*}starred" in text
+    compiled("\n".join(texts), tmp_path)
 
 
 def test_the_newest_of_the_runs_on_the_most_problems_stands_for_a_row(tmp_path: Path) -> None:
@@ -291,7 +509,8 @@ def test_an_errored_sample_is_told_and_in_no_mean(tmp_path: Path) -> None:
     with opened(tmp_path) as connection:
         text = paper_table(connection, 1, "markdown", runs=["one"], anyway=True)
     assert "66.67" in text
-    assert "1 of 4 samples errored" in text
+    assert ("1 of 4 samples errored: the score lies between 50.00 and 75.00, however they would "
+            "have ended") in text  # fmt: skip
     assert "3 of 4 problems have a verdict" in text
 
 
@@ -320,10 +539,11 @@ def test_html_and_csv_hold_no_mark_of_a_name(connection: DuckDBPyConnection) -> 
     assert text.count("<table>") == text.count("</table>") == 1
 
 
-def compiled(tex: str, folder: Path) -> Path:
+def compiled(tex: str, folder: Path, *, width: str = "14cm") -> Path:
     """The PDF of a document that holds `tex`, with booktabs alone; skips where there is no TeX."""
     document = (
-        "\\documentclass{article}\n\\usepackage{booktabs}\n\\usepackage[textwidth=14cm,textheight=24cm]{geometry}\n"
+        "\\documentclass{article}\n\\usepackage{booktabs}\n"
+        f"\\usepackage[textwidth={width},textheight=24cm]{{geometry}}\n"
         f"\\begin{{document}}\n{tex}\n\\end{{document}}\n"
     )
     if shutil.which("pdflatex"):
@@ -342,6 +562,10 @@ def compiled(tex: str, folder: Path) -> Path:
 
 
 def test_the_tables_compile(connection: DuckDBPyConnection, tmp_path: Path) -> None:
+    narrow = "\n".join(paper_table(connection, n, "latex", with_reported=True) for n in (2, 3))
+    pdf = compiled(narrow, tmp_path, width="345pt")  # of the class `article` as it is
+    log = (tmp_path / "paper.log").read_text(errors="replace")
+    assert "Overfull" not in log, log[-3000:]
     tex = "\n".join(paper_table(connection, n, "latex", with_reported=True) for n in (1, 2, 3))
     assert tex.count(r"\toprule") == tex.count(r"\bottomrule") == 3
     assert tex.isascii()
@@ -405,3 +629,19 @@ def test_meta_agents_on_fewer_problems_than_vanilla_stand_in_their_tables(
     versus = made.rows[0].versus["vanilla"].difference
     assert versus.problems == 8  # those that both have: 6 beside 8
     assert versus.value == pytest.approx(-0.25)
+
+
+def test_a_table_that_is_too_high_for_a_page_keeps_all_its_rows_and_notes(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    for number in range(24):
+        run(results, f"m{number}", share(5, 9), method=f"method-{number}", level="L1")
+    made = paper_table(opened(results), 1, "latex", with_reported=True)
+    floats, _, rest = made.rpartition(r"\end{table*}")
+    assert floats.count(r"\begin{table*}") == floats.count(r"\bottomrule") > 1
+    assert [f"method-{n}" in floats for n in range(24)] == [True] * 24
+    assert (
+        rest.count("Overall is the mean over all problems") == 1
+    )  # in no float, which would cut it
+    assert made.count(r"\label{tab:paper-1}") == 1
+    compiled(made, tmp_path)
+    assert "Float too large" not in (tmp_path / "paper.log").read_text(errors="replace")

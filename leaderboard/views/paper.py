@@ -163,7 +163,7 @@ def figure_part(results: Results) -> None:
         st.altair_chart(chart, theme=None, width="stretch", key="sizes")
         plain_table(
             ["Benchmark", "Size", "Mean", "95% interval", "Problems"],
-            [[bar.benchmark, bar.measure, count(round(bar.value, 1)), _between(bar),
+            [[bar.benchmark, bar.measure, count(bar.value), _between(bar),
               str(bar.problems)] for bar in bars_of],
         )  # fmt: skip
     except UsageError as error:
@@ -180,7 +180,7 @@ def figure_part(results: Results) -> None:
 def _between(bar: SizeBar) -> str:
     if bar.low is None or bar.high is None:
         return "unknown: one problem"
-    return f"{count(round(bar.low, 1))} to {count(round(bar.high, 1))}"
+    return f"{count(bar.low)} to {count(bar.high)}"
 
 
 def differences() -> None:
