@@ -843,6 +843,7 @@ def score(
         say=say,
     )
     if run is not None:
+        out, run = named_run(out, run)
         work = scoring.score_run(out, run, sources, options)
     elif benchmark is None or samples is None:
         raise UsageError("score --samples wants --benchmark: see `list benchmarks`")

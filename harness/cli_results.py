@@ -86,7 +86,7 @@ def delete(
     """Delete a run for good: its folder and its rows."""
     from harness.store import delete_run, find_run
 
-    make_sure(f"delete {find_run(out, run)} for good?", yes)
+    make_sure(f"delete {find_run(out, run, exact=True)} for good?", yes)
     gone = delete_run(out, run)
     if as_json:
         print_object({"run": gone.run_id, "bytes": gone.bytes, "rows": gone.rows})
@@ -163,6 +163,9 @@ def bring_in(
     sources = replace(data_sources(data_dir, cache_dir), offline=True)
     made: list[str] = []
     errors: list[str] = []
+    files, left_out = exchange.companions(files)
+    for line in left_out:
+        say(line)
     for file in files:
         try:
             made += [

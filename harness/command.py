@@ -237,8 +237,13 @@ def print_object(found: Mapping[str, Any]) -> None:
 
 
 def named_run(out: Path, run: str) -> tuple[Path, str]:
-    """(results folder, name) of a run: `latest` is the newest there, a path may lie elsewhere."""
+    """(results folder, name) of a run: `latest` is the newest there, a path may lie elsewhere.
+
+    A part of a name is made whole where only one run is `called` so; else the name stays as it is,
+    for whoever takes it to refuse.
+    """
     from harness.journal import segments
+    from harness.store import called
 
     path = Path(run)
     if path.parent.name == "runs" and (path / "run.json").is_file():
@@ -246,7 +251,8 @@ def named_run(out: Path, run: str) -> tuple[Path, str]:
     runs = [folder for folder in (out / "runs").glob("*") if segments(folder)]
     if run == "latest" and runs:
         return out, max(runs, key=lambda one: segments(one)[-1].stat().st_mtime).name
-    return out, run
+    meant = called(run, [folder.name for folder in (out / "runs").glob("*") if folder.is_dir()])
+    return out, meant[0] if len(meant) == 1 else run
 
 
 def ticker() -> Callable[[str, bool], None]:

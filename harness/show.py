@@ -6,6 +6,7 @@ import difflib
 import io
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -54,6 +55,11 @@ if TYPE_CHECKING:
 OTHER_WIDTH = 70  # columns of the table of samples without its detail
 DETAIL_WIDTH = 80  # characters of a verdict's detail in the table of samples
 NAMED = 10  # problems left out for one reason that are named
+DIGESTED = {  # how the data of an imported run is known, by `digest_by` of its origin
+    "hash": "by the file's own hash",
+    "texts": "by the texts of its problems",
+    "ids": "by the ids of its problems alone",
+}
 
 
 def show_run(
@@ -71,8 +77,8 @@ def show_run(
     `out` is where to (default: stdout, in colour on a terminal), or takes the text line by line;
     `problem` is an id or what follows its slash, "0" for "HumanEval/0"; `sample` picks one draw of
     it; `full` prints texts in their whole length; `workflow` draws the workflows instead of telling
-    the trajectory. Raises UsageError for an unknown run or problem, or where nothing can be drawn,
-    StoreError when run.json cannot be read.
+    the trajectory. Raises UsageError for an unknown run or problem, a `sample` without its problem,
+    or where nothing can be drawn, StoreError when run.json cannot be read.
     """
     from rich.console import Console
 
@@ -85,6 +91,8 @@ def show_run(
         for text in buffer.getvalue().splitlines():
             out(text)
         return
+    if problem is None and sample is not None:
+        raise UsageError("--sample is one draw of a problem: add --problem")
     console = console_for(out)
     run_dir = find_run(results_dir, run_id)
     head = read_run_json(run_dir)
@@ -156,7 +164,8 @@ def list_runs(results_dir: Path, out: Console | None = None) -> None:
     for run_dir, head in sorted(heads.items(), key=lambda item: item[1].get("started_at") or 0):
         rows, state = _state(run_dir, head)
         name = named_in(head)
-        called = f"{run_dir.name}  " + (f"{name}  " if name != head.get("method", name) else "")
+        extra = name not in (head.get("method"), "unknown")
+        called = f"{run_dir.name}  " + (f"{name}  " if extra else "")
         if head.get("stage") == "fit":
             told = search_line([record for _, record in records_of(run_dir)])
             remarks = "".join(f"  [{remark}]" for remark in _remarks(head))
@@ -166,11 +175,11 @@ def list_runs(results_dir: Path, out: Console | None = None) -> None:
         done = f"{len(rows)}/{asked if asked is not None else '?'}"
         done += f", {state['samples_left']} left" if state["samples_left"] else ""
         score = score_line(_estimate(rows), *_remarks({**head, **state}))
-        under = f"{head.get('protocol') or 'unknown'} {head.get('level') or 'unknown'}"
-        before = ""
+        under = "".join(f"{head[n]} " for n in ("protocol", "level") if head.get(n) is not None)
+        under, before = f"  {under.strip()}" if under else "", ""
         if artifact := head.get("artifact"):
             before = f"  search before it: {search_cost(artifact)}"
-        line(console, f"{called}{state['status']} {done}  {under}  {score}{before}")
+        line(console, f"{called}{state['status']} {done}{under}  {score}{before}")
     for said in unreadable:
         line(console, said)
 
@@ -186,7 +195,7 @@ def _known_problem(run_dir: Path, problem: str, out: str) -> str:
     near = difflib.get_close_matches(wanted, known, n=5, cutoff=0.4) or known[:5]
     raise UsageError(
         f"{run_dir.name}: no record of {problem}; near it: {', '.join(near) or 'none'}; "
-        f"`python -m harness show {run_dir.name}{out}` lists its samples"
+        f"`python -m harness show {_pasted(run_dir.name)}{out}` lists its samples"
     )
 
 
@@ -213,7 +222,7 @@ def _print_run(
         took = duration(state["session_s"])
         line(console, f"  {'status':<10} {state['status']}, after {took}{remarks}")
         if state["status"] not in ("complete", "running"):
-            line(console, f"  {'go on':<10} python -m harness resume {run_dir.name}{out}")
+            line(console, f"  {'go on':<10} python -m harness resume {_pasted(run_dir.name)}{out}")
         line(console, "")
         records = [record for _, record in records_of(run_dir)]
         bill = bill_of(records)
@@ -228,10 +237,10 @@ def _print_run(
         done += f", {left} left"
     line(console, f"  {'status':<10} {state['status']}, {done}")
     if left and state["status"] != "running":
-        line(console, f"  {'go on':<10} python -m harness resume {run_dir.name}{out}")
+        line(console, f"  {'go on':<10} python -m harness resume {_pasted(run_dir.name)}{out}")
     line(console, "")
     line(console, score_line(_estimate(rows), *_remarks(head)))
-    for said in _part_lines(rows):
+    for said in _part_lines(rows, imported=head.get("kind") == "imported"):
         line(console, said)
     counted = Counter(str(row.get("verdict")) for row in rows)
     if counted:
@@ -260,8 +269,13 @@ def _print_run(
         console.print(table)
     print_rounds(console, run_dir, told)
     if rows:
-        line(console, f"One problem in full: python -m harness show {run_dir.name} "
-                       f"--problem {rows[0].get('problem_id')}{out}")  # fmt: skip
+        line(console, f"One problem in full: python -m harness show {_pasted(run_dir.name)} "
+                       f"--problem {_pasted(rows[0].get('problem_id'))}{out}")  # fmt: skip
+
+
+def _pasted(name: object) -> str:
+    """A name as a word of a command that somebody may paste."""
+    return shlex.quote(plain(str(name)))
 
 
 def _state(run_dir: Path, head: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -388,19 +402,24 @@ def _spent_lines(rows: list[dict[str, Any]], state: Mapping[str, Any]) -> Iterat
         yield compared(told, calls=calls, tokens=tokens, usd=fresh, wall_s=state["session_s"])
 
 
-def _part_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """The scores beside pass@1: over further final runs, on parts of the tests."""
+def _part_lines(rows: list[dict[str, Any]], *, imported: bool) -> Iterator[str]:
+    """The scores beside pass@1: over further final runs, on parts of the tests.
+
+    Of an imported run it is not known which of its tests no feedback test repeats.
+    """
     if any(row.get("reruns") for row in rows):
         every = [
             {**row, "verdict": v}
             for row in rows
             for v in (row.get("verdict"), *(row.get("reruns") or ()))
         ]
-        yield f"over all final runs: {score_line(_estimate(every))}"
+        again = any(row.get("regrades") and row.get("reruns") for row in rows)
+        said = ", the further ones by the grader that graded them first" if again else ""
+        yield f"over all final runs{said}: {score_line(_estimate(every))}"
     fresh = _estimate([row for row in rows if row.get("fresh") is not None], "fresh")
     if fresh.value is not None:
         yield f"on hidden tests that no feedback test repeats: {score_line(fresh)}"
-    elif any("fresh" in row and row.get("verdict") != "invalid" for row in rows):
+    elif not imported and any("fresh" in r and r.get("verdict") != "invalid" for r in rows):
         yield "on hidden tests that no feedback test repeats: none is left"
     for part in ("base", "plus"):
         found = _estimate([row for row in rows if row.get(part) is not None], part)
@@ -432,6 +451,8 @@ def _words(head: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
              f"digest {digest}" if digest else "",
              "custom data" if head.get("custom") else ""]  # fmt: skip
     yield "benchmark", ", ".join(str(x) for x in parts if x)
+    if isinstance(origin := head.get("origin"), Mapping):
+        yield "origin", origin_line(origin, digest)
     knobs = ", ".join(f"{k}={v}" for k, v in (head.get("knobs") or {}).items())
     yield "method", f"{said('method')}" + (f" ({knobs})" if knobs else "")
     if artifact := head.get("artifact"):
@@ -454,6 +475,16 @@ def _words(head: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "harness", f"{said('harness_version')}, commit {commit}{dirty}"
     if command := head.get("command"):
         yield "command", " ".join(command) if isinstance(command, list) else str(command)
+
+
+def origin_line(origin: Mapping[str, Any], digest: str) -> str:
+    """Where an imported run comes from: who graded it, of which file, and how its data is known."""
+    tool = str(origin.get("tool") or "unknown")
+    if "version" in origin and origin["version"] is None:
+        tool += ", version unknown"
+    file = f"{origin.get('format') or 'unknown'} file {origin.get('file') or 'unknown'}"
+    known = DIGESTED.get(str(origin.get("digest_by")), "as the file says" if digest else "unknown")
+    return f"{tool}; {file}, sha256 {str(origin.get('sha256') or 'unknown')[:12]}; data {known}"
 
 
 def _estimate(rows: list[dict[str, Any]], part: str = "verdict") -> Estimate:

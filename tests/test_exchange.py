@@ -15,12 +15,13 @@ import pytest
 
 from harness.benchmarks import DataSources
 from harness.errors import UsageError
-from harness.exchange import EXPORTS, IMPORTS, bring_in, detect, send_out
+from harness.exchange import EXPORTS, IMPORTS, bring_in, companions, detect, send_out
 from harness.exchange.evalplus import HASHES
 from harness.journal import read_run
-from harness.show import show_run
+from harness.show import list_runs, show_run
 from harness.store import Store, open_snapshot
 from leaderboard.queries import BoardRow, board
+from tests.results_maker import app_text
 
 HERE = DataSources()  # HumanEval comes with the installation; nothing is downloaded
 LM_EVAL = "2026-11-20T18-49-10.598547"
@@ -364,7 +365,7 @@ def test_lm_eval_samples_keep_what_they_know_and_no_more(tmp_path: Path) -> None
     ])  # fmt: skip
     said: list[str] = []
     run = one(path, tmp_path / "results", say=said.append)
-    assert "1 rows of other filters than create_test left out" in said[0]
+    assert "1 row of other filters than create_test left out" in said[0]
     rows = of_kind(run, "result")
     assert [(r["problem_id"], r["sample"], r["verdict"], r["calls"]) for r in rows] == [
         ("HumanEval/0", 0, "passed", 1), ("HumanEval/0", 1, "passed", 1),
@@ -420,7 +421,9 @@ BAD = {
     "number": ("csv", "problem_id,verdict,calls\na,passed,many\n",
                "bad.json:2: calls: expected a whole number, found 'many'"),
     "twice": ("csv", "problem_id,verdict,sample\na,passed,0\na,wrong,0\n",
-              "bad.json:3: sample 0 of a stands twice"),
+              "bad.json:3: sample 0 of a stands twice; leave the column `sample` out"),
+    "keys": ("evalplus", '{"eval": {"HumanEval/0": [], "HumanEval/1": [], "HumanEval/0": []}}',
+             r"bad.json: 'HumanEval/0' stands twice in one object"),
     "parquet": ("parquet", "PAR1 and no more", "bad.json: cannot be read"),
     "deep": ("evalplus", "[" * 100_000, "bad.json: not JSON"),
     "many": ("csv", "problem_id,verdict,calls\na,passed,3000000000\n",
@@ -443,7 +446,7 @@ def test_nothing_that_a_file_holds_steers_a_terminal(tmp_path: Path) -> None:
     said: list[str] = []
     path = evalplus_file(tmp_path / "a_eval_results.json", [graded(task, "pass")])
     one(path, tmp_path / "results", benchmark="humaneval", say=said.append)
-    assert said[1].endswith(r"1 problems not in humaneval: \x1b[31mred\nsecond line")
+    assert said[1].endswith(r"1 problem not in humaneval: \x1b[31mred\nsecond line")
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -534,7 +537,7 @@ def test_a_measured_answer_goes_out_behind_the_imports_that_it_was_graded_with(
     assert prelude
     assert row["solution"] == f"{prelude}\ndef f(): return 0"
     assert said == [
-        "own: 1 samples without a verdict left out",
+        "own: 1 sample without a verdict left out",
         "own: has no verdicts of EvalPlus's base and plus tests, so only its samples are written; "
         "`evalplus.evaluate` grades them",
     ]
@@ -569,6 +572,205 @@ def test_what_is_asked_for_wrongly_is_said_before_anything_is_written(tmp_path: 
     send_out(results, "evalplus", tmp_path / "out", say=silent)
     with pytest.raises(UsageError, match=r"own\.jsonl: is there already"):
         send_out(results, "evalplus", tmp_path / "out", say=silent)
+
+
+def test_what_is_no_file_of_results_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    results, pipe = tmp_path / "results", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for wish in ({}, {"format": "inspect"}):
+        with pytest.raises(UsageError, match="pipe: neither a file nor a folder"):
+            bring_in(pipe, results, **wish)
+        with pytest.raises(UsageError, match="No such file"):
+            bring_in(tmp_path / "absent", results, **wish)
+    with pytest.raises(UsageError, match="name a file in it"):
+        bring_in(tmp_path, results, format="inspect")
+    with pytest.raises(UsageError, match=r"a folder without results\.parquet"):
+        bring_in(tmp_path, results)
+    assert not results.exists()
+
+
+def test_a_run_of_ours_is_merged_and_not_imported(tmp_path: Path) -> None:
+    run = whole_run(tmp_path / "other", "own", "humaneval", {"HumanEval/0": ["passed"]})
+    merge = f"`python -m harness merge {tmp_path / 'other'}`"
+    for path in (run, run / "0001.jsonl", tmp_path / "other"):
+        with pytest.raises(UsageError, match="runs of this harness; ") as found:
+            bring_in(path, tmp_path / "results")
+        assert merge in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("humanevl", "humaneval"), ("HumanEval", "humaneval"), ("humaneval_plus", "humaneval+"),
+     ("mbp", "mbpp"), ("bigcodebench-hard-complet", "bigcodebench-hard-complete")],
+)  # fmt: skip
+def test_a_slip_in_a_benchmarks_name_is_named(tmp_path: Path, wrong: str, right: str) -> None:
+    path = evalplus_file(tmp_path / "a_eval_results.json", [graded("HumanEval/0", "pass")])
+    with pytest.raises(UsageError) as found:
+        one(path, tmp_path / "results", benchmark=wrong)
+    assert f"{wrong}: no benchmark here, but near one: {right};" in str(found.value)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("name", ["humaneval-x", "live-humaneval", "swe-bench", "bigcodebench-v2"])
+def test_another_benchmark_is_taken_and_that_is_said(tmp_path: Path, name: str) -> None:
+    path, said = tmp_path / "a.csv", list[str]()
+    path.write_text("problem_id,verdict\na,passed\n")
+    assert head_of(one(path, tmp_path / "results", benchmark=name, say=said.append))[
+        "benchmark"
+    ] == name  # fmt: skip
+    assert said == [
+        f"a.csv: 1 sample of 1 problem; {name} is no benchmark of ours, so its problem ids were "
+        "not checked"
+    ]
+
+
+def test_a_mark_of_utf_8_before_a_file_changes_nothing(tmp_path: Path) -> None:
+    plain = evalplus_file(tmp_path / "a_eval_results.json", [graded("HumanEval/0", "pass")])
+    marked = tmp_path / "b_eval_results.json"
+    marked.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
+    table = tmp_path / "t"
+    table.write_bytes(b"\xef\xbb\xbfproblem_id,verdict\nHumanEval/0,passed\n")
+    assert (detect(marked), detect(table)) == ("evalplus", "csv")
+    runs = [one(path, tmp_path / "results") for path in (plain, marked)]
+    runs.append(one(table, tmp_path / "results", benchmark="humaneval"))
+    assert [[r["verdict"] for r in of_kind(run, "result")] for run in runs] == [["passed"]] * 3
+    assert of_kind(runs[0], "result") == of_kind(runs[1], "result")
+
+
+def test_files_that_are_read_with_another_are_not_brought_in_alone(tmp_path: Path) -> None:
+    results = bigcodebench_file(tmp_path)
+    rates, samples = (tmp_path / f"{LONG}{end}" for end in ("_pass_at_k.json", ".jsonl"))
+    samples.write_text("{}")
+    other = tmp_path / "lone_pass_at_k.json"
+    other.write_text("{}")
+    assert companions([rates, results, other, samples]) == (
+        [results, other],
+        [f"{p.name}: left out, read with {results.name}" for p in (rates, samples)],
+    )
+    table = tmp_path / "t.csv"
+    assert companions([table, rates]) == (
+        [table], [f"{rates.name}: left out, has no verdicts; import {results.name}"]
+    )  # fmt: skip
+    assert companions([rates]) == ([rates], [])  # its own error names what to import
+    (tmp_path / "folder").mkdir()
+    moved = tmp_path / "folder" / ".." / rates.name
+    assert companions([results, moved])[0] == [results]
+
+
+def test_show_says_where_an_imported_run_comes_from_and_claims_no_more(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    samples = [graded("HumanEval/0", "pass", "pass")]
+    theirs = evalplus_file(tmp_path / "a_eval_results.json", samples)
+    lm_eval = lm_eval_files(tmp_path, [lm_eval_row(0, 1.0, ["a"])])
+    table = tmp_path / "t.csv"
+    table.write_text("problem_id,verdict\nHumanEval/0,passed\n")
+    runs = [one(theirs, results, benchmark="mine+"), one(lm_eval, results)]
+    runs.append(one(table, results, benchmark="humaneval"))
+    shas = [head_of(run)["origin"]["sha256"][:12] for run in runs]
+    told: list[str] = []
+    for run in runs:
+        lines: list[str] = []
+        show_run(results, run.name, lines.append)
+        assert not [x for x in lines if "hidden tests that no feedback test repeats" in x]
+        told += [x.partition("origin")[2].strip() for x in lines if x.startswith("  origin ")]
+    samples_file = f"samples_humaneval_{LM_EVAL}.jsonl"
+    assert told == [
+        f"evalplus, version unknown; evalplus file a_eval_results.json, sha256 {shas[0]}; data "
+        "unknown",
+        f"lm-eval 0.4.13; lm-eval file {samples_file}, sha256 {shas[1]}; data unknown",
+        f"table, version unknown; csv file t.csv, sha256 {shas[2]}; data by the ids of its "
+        "problems alone",
+    ]
+
+
+def test_a_list_of_runs_leaves_out_what_an_import_does_not_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    path = evalplus_file(tmp_path / "a_eval_results.json", [graded("HumanEval/0", "pass", "pass")])
+    run = one(path, results)
+    list_runs(results)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{run.name}  complete 1/1  pass@1 100.0 % ")
+    assert line.endswith("[imported: not ranked]")
+    assert "unknown" not in line.removeprefix(run.name)
+
+
+def test_a_page_says_who_graded_an_imported_run(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    run = one(lm_eval_files(tmp_path, [lm_eval_row(0, 1.0, ["a"])]), results)
+    text = app_text(published(results), "trajectory", run=run.name)
+    assert "This run was graded by lm-eval 0.4.13, not here: it is in no ranking." in text
+    assert "say nothing about a model" not in text
+    assert "list unknown · protocol unknown · level unknown" in text
+
+
+def test_a_point_of_an_imported_run_says_so_in_the_figure_of_costs(tmp_path: Path) -> None:
+    from leaderboard.figures import figure
+
+    results = tmp_path / "results"
+    whole_run(results, "own", "humaneval", {"HumanEval/0": ["passed"]})
+    drawn = []
+    for _ in range(2):
+        with open_snapshot(published(results)) as connection:
+            drawn.append(figure(connection, results, "cost", "svg").decode())
+        if len(drawn) == 1:
+            one(send_out(results, "parquet", tmp_path / "out")[0].parent, results)
+    assert "flow rounds=2" in drawn[0]
+    assert "imported" not in drawn[0]
+    assert "flow rounds=2 (imported)" in drawn[1]
+
+
+def test_data_that_nobody_knows_is_no_common_data(tmp_path: Path) -> None:
+    from leaderboard.comparison import compared
+    from leaderboard.queries import groups
+
+    results = tmp_path / "results"
+    rows = [graded("HumanEval/0", "pass", "pass")]
+    files = [
+        evalplus_file(tmp_path / f"{name}_eval_results.json", rows, date=f"2024-05-0{name} 10:20")
+        for name in "12"
+    ]
+    made = [one(path, results, benchmark="mine+") for path in files]
+    table = tmp_path / "t.csv"
+    for number in range(2):  # the same, on data that is known
+        table.write_text(f"problem_id,verdict,run_id\nHumanEval/0,passed,{number}\n")
+        made.append(one(table, results, benchmark="humaneval"))
+    with open_snapshot(published(results)) as connection:
+        assert sorted(len(group.rows) for group in groups(board(connection))) == [1, 1, 2]
+        with pytest.raises(UsageError, match="given unlike data: data"):
+            compared(connection, made[0].name, made[1].name)
+        assert compared(connection, made[2].name, made[3].name).shares_ranking
+
+
+def test_a_place_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    path = evalplus_file(tmp_path / "a_eval_results.json", [graded("HumanEval/0", "pass")])
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    for place in (taken, taken / "below", Path("/proc/nope")):
+        with pytest.raises(UsageError, match="cannot be written: ") as found:
+            one(path, place)
+        assert str(found.value).startswith(f"{place}: ")
+        assert ".importing" not in str(found.value)
+    results = tmp_path / "results"
+    one(path, results)
+    published(results)
+    for form in ("parquet", "evalplus", "inspect"):
+        with pytest.raises(UsageError, match="taken: is a file; name a folder to write into"):
+            send_out(results, form, taken)
+        with pytest.raises(UsageError, match="/proc/nope: cannot be written"):
+            send_out(results, form, Path("/proc/nope"))
+    assert taken.read_text() == ""
+
+
+def test_an_export_is_named_inside_its_folder_whatever_the_benchmark_is_called(
+    tmp_path: Path,
+) -> None:
+    results, out = tmp_path / "results", tmp_path / "out"
+    whole_run(results, "own", "bigcodebench-/../../x", {"BigCodeBench/0": ["passed"]})
+    made = send_out(published(results), "bigcodebench", out / "in", say=silent)
+    assert {path.resolve().parent for path in made} == {out / "in"}
+    assert [p.name for p in out.iterdir()] == ["in"]
 
 
 def test_each_format_in_the_tables_is_a_function() -> None:

@@ -5,6 +5,7 @@ import json
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -210,9 +211,69 @@ def test_a_damaged_or_swollen_member_is_refused(tmp_path: Path) -> None:
     path.write_bytes(whole.replace(struct.pack("<I", 10_000), struct.pack("<I", 100)))
     with opened(path) as archive, pytest.raises(UsageError, match="first: damaged"):
         archive.read("first")
-    path.write_bytes(whole.replace(struct.pack("<I", 10_000), struct.pack("<I", (2 << 30) + 1)))
-    with opened(path) as archive, pytest.raises(UsageError, match="expected at most 2,147,483,648"):
+    path.write_bytes(whole.replace(struct.pack("<I", 10_000), struct.pack("<I", (256 << 20) + 1)))
+    with opened(path) as archive, pytest.raises(UsageError, match="expected at most 268,435,456 b"):
         archive.read("first")
+    path.write_bytes(whole.replace(struct.pack("<I", 10_000), struct.pack("<I", 200 << 20)))
+    with opened(path) as archive, pytest.raises(UsageError, match="expected at most 1,000 times"):
+        archive.read("first")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_a_member_that_says_less_than_it_holds_fills_no_memory(tmp_path: Path, method: int) -> None:
+    path, size = tmp_path / "a.zip", 50 << 20
+    with zipfile.ZipFile(path, "w", method) as file:
+        file.writestr("bomb", bytes(size))
+    assert path.stat().st_size < 60_000
+    for said in (size, 100):
+        content = path.read_bytes().replace(struct.pack("<I", size), struct.pack("<I", said))
+        path.write_bytes(content)
+        tracemalloc.start()
+        with (
+            opened(path) as archive,
+            pytest.raises(UsageError, match=r"expected|damaged|packed by"),
+        ):
+            archive.read("bomb")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1 << 20
+
+
+def test_no_member_of_a_log_leads_out_of_the_folder_that_it_is_unpacked_in(tmp_path: Path) -> None:
+    hostile = ["../../etc/passwd", "/etc/x", "a/./b", "a\\..\\b", "C:/x", "x" * 300, "half \ud800",
+               "red \x1b[31m", "..", "a//b"]  # fmt: skip
+    results = tmp_path / "results"
+    ids = [*hostile, "HumanEval/10", "My task é #1"]
+    run = whole_run(results, "own", "humaneval", {name: ["passed"] for name in ids})
+    (log,) = send_out(published(results), "inspect", tmp_path / "out", runs=["own"])
+    with zipfile.ZipFile(log) as archive:
+        names = [name for name in archive.namelist() if name.startswith("samples/")]
+        assert len(names) == len(set(names)) == 12
+        for name in names:
+            parts = name.split("/")
+            assert not {"", ".", ".."} & set(parts)
+            assert "\\" not in name
+            assert name.isprintable()
+            assert len(name) < 250
+        archive.extractall(tmp_path / "unpacked")
+    assert {"samples/HumanEval/10_epoch_1.json", "samples/My task é #1_epoch_1.json"} <= set(names)
+    assert sum("HumanEval" in name or "#1" in name for name in names) == 2
+    unpacked = [p for p in (tmp_path / "unpacked").rglob("*.json") if "_epoch_" in p.name]
+    assert len(unpacked) == 12
+    back = one(log, tmp_path / "back")
+    was = sorted(r["problem_id"].encode("utf-8", "backslashreplace").decode()
+                 for r in of_kind(run, "result"))  # fmt: skip
+    assert sorted(r["problem_id"] for r in of_kind(back, "result")) == was
+
+
+def test_two_samples_of_one_epoch_are_told_in_the_words_of_the_format(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({**HEADER, "samples": [theirs(0, 2, "C"), theirs(0, 2, "I")]}))
+    with pytest.raises(
+        UsageError, match=r"samples\[1\]: epoch 2 of HumanEval/0 stands twice"
+    ) as found:
+        one(path, tmp_path / "results")
+    assert "column" not in str(found.value)
 
 
 def test_ours_through_inspect_is_ours_again(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Our own columns as Parquet and CSV: whole on the way out, and the same when they come back."""
 
+import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.exchange import bring_in, detect, ours, send_out
+from harness.exchange.tables import defused, original
 from harness.journal import digest, read_run
 from tests.test_exchange import (
     HERE,
@@ -125,6 +128,40 @@ def test_csv_brings_back_the_samples(tmp_path: Path) -> None:
         assert head_of(run)["method"] == head_of(was)["method"]
         assert head_of(run)["roles"]["meta"]["model"] == "openai/big"
         assert head_of(run)["knobs"] == {"rounds": 2}
+
+
+CELLS = ["=HYPERLINK(1)", "+1", "-1", "@x", "\t=1", "\n", "'=1", "''=1", "'quoted'",
+         "'a\\x1b", "'\\", "a\x1b[31mred", "a\\x1b[31m", "=\\x1b\x1b\\", "two\nlines\r\n", "\0",
+         "\u202eabc", "plain", "é \u00a0 中", "a=b", "'", "\x7f\x85"]  # fmt: skip
+
+
+def test_no_cell_of_a_csv_is_a_formula_or_steers_a_terminal_and_each_comes_back(
+    tmp_path: Path,
+) -> None:
+    results = tmp_path / "results"
+    run = whole_run(results, "own", "humaneval", {cell: ["passed"] for cell in CELLS})
+    published(results)
+    (path,) = send_out(results, "csv-samples", tmp_path / "samples.csv")
+    with path.open(newline="", encoding="utf-8") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell[:1] in ("=", "+", "-", "@", "\t", "\n")]
+    assert not re.search(r"[\0-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\u202e]", path.read_text())
+    assert "'=HYPERLINK(1)" in cells
+    assert "plain" in cells
+    back = one(path, tmp_path / "back")
+    assert {r["problem_id"] for r in of_kind(back, "result")} == set(CELLS)
+    assert ordered(back, "result") == ordered(run, "result")
+
+
+@pytest.mark.parametrize("cell", [*CELLS, "half \ud800", "'NoneType' object", "'\\n", "\\"])
+def test_a_defused_cell_has_one_original(cell: str) -> None:
+    assert original(defused(cell)) == cell
+    assert defused(cell).isprintable() or {"\n", "\t", "\u00a0"} & set(cell)
+
+
+def test_a_cell_of_somebody_elses_is_read_as_it_stands() -> None:
+    told = {"'NoneType' object": "'NoneType' object", "'=1": "=1", r"C:\new": r"C:\new"}
+    assert {cell: original(cell) for cell in told} == told
 
 
 def test_texts_that_no_reader_of_utf_8_takes_go_through_parquet_whole(tmp_path: Path) -> None:

@@ -2,16 +2,19 @@
 
 import io
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from harness.command import named_run
 from harness.errors import StoreError, UsageError
 from harness.journal import Journal, segments
 from harness.show import list_runs, show_run
 from harness.show_sample import call_line
+from harness.store import called, find_run
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]not markup[/] \u202e"
 
@@ -146,6 +149,62 @@ def test_an_unknown_run_names_the_nearest(results: Path) -> None:
         shown(results, "2026010-direct")
     with pytest.raises(UsageError, match="holds none"):
         shown(results / "elsewhere")
+
+
+def test_one_rule_says_which_run_a_name_means() -> None:
+    known = ["humaneval-flow-1111", "humaneval-direct-2222", "mbpp-flow-11"]
+    meant = {
+        "humaneval-flow-1111": known[:1],
+        "mbpp": known[2:],  # a beginning
+        "1111": known[:1],  # an end of one, and of no other
+        "11": [known[0], known[2]],
+        "direct": known[1:2],  # a part
+        "-flow-": [known[0], known[2]],
+        "humaneval": known[:2],
+        "2222": known[1:2],
+        "": [],
+        "other": [],
+    }
+    assert {name: called(name, known) for name in meant} == meant
+    # the name itself comes before what begins so, an end before a part
+    assert called("a", ["ab", "a", "ca"]) == ["a"]
+    assert called("b", ["ab", "abc"]) == ["ab"]
+
+
+def test_a_run_is_found_by_a_part_of_its_name_its_folder_or_as_the_latest(results: Path) -> None:
+    folder = results / "runs" / "20260101-direct"
+    whole = (results, folder.name)
+    for name in ("0101-dir", "2026", "direct", folder.name, "latest"):
+        assert named_run(results, name) == whole
+    assert named_run(Path("elsewhere"), str(folder)) == whole
+    assert named_run(results, "absent") == (results, "absent")  # for whoever takes it to refuse
+    assert find_run(results, "0101-dir") == folder
+    assert shown(results, "0101-dir") == shown(results)
+    with pytest.raises(UsageError, match="near it: 20260101-direct"):
+        find_run(results, "0101-dir", exact=True)
+
+
+def test_a_command_to_paste_holds_names_as_single_words(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "runs" / "odd run; true")
+    (journal.run_dir / "run.json").write_text('{"run_id": "odd run; true"}')
+    hostile = "a/0; touch /tmp/owned #\x1b[31m $(id) 'x'"
+    journal.write("session", event="start", problems=2, samples=2)
+    journal.write("result", result_key="a", problem_id=hostile, sample=0, verdict="passed")
+    journal.write("session", event="end", status="partial")
+    journal.close()
+    commands = [x.partition("python -m ")[2] for x in shown(tmp_path, "odd").splitlines()
+                if "python -m" in x]  # fmt: skip
+    words = [shlex.split(command) for command in commands]
+    out = ["--out", str(tmp_path)]
+    assert words == [
+        ["harness", "resume", "odd run; true", *out],
+        ["harness", "show", "odd run; true", "--problem", hostile.replace("\x1b", r"\x1b"), *out],
+    ]
+
+
+def test_a_sample_is_asked_for_with_its_problem(results: Path) -> None:
+    with pytest.raises(UsageError, match="--sample is one draw of a problem: add --problem"):
+        shown(results, sample=0)
 
 
 def test_an_unknown_problem_says_how_to_list_them(results: Path) -> None:
@@ -405,8 +464,8 @@ def test_a_run_with_a_simulated_role_says_so_whatever_its_kind(results: Path) ->
 
 
 WORKER = {"worker": {"model": "local/small"}}
-SHARED = {"benchmark": "humaneval", "list": "full", "protocol": "public", "grader_version": "1",
-          "roles": WORKER}  # fmt: skip
+SHARED = {"benchmark": "humaneval", "benchmark_digest": "7dce", "list": "full",
+          "protocol": "public", "grader_version": "1", "roles": WORKER}  # fmt: skip
 
 
 def in_rounds(

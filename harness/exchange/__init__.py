@@ -7,8 +7,10 @@ holds, what of it is taken over, and how its words become our verdicts.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,6 +39,9 @@ EXPORTS = {  # format -> module and the function in it that writes runs: (export
     "csv-samples": ("harness.exchange.tables", "write_csv"),
 }
 BEGINNING = 1 << 20  # bytes of a file that tell its format
+NEAR = 0.75  # likeness, by difflib, from which a name is one of ours with a slip
+_RESULTS = ("_eval_results.json", ".eval_results.json")
+_BESIDE = ("_pass_at_k.json", ".jsonl")  # what those tools write beside such a file
 _NAMES: dict[str, tuple[str, ...]] = {  # names in JSON of which one tells a format, in this order
     "inspect": ('"eval_id"', '"task_registry_name"'),
     "lm-eval": ('"lm_eval_version"', '"n-shot"', '"filtered_resps"', '"group_subtasks"'),
@@ -47,20 +52,17 @@ _NAMES: dict[str, tuple[str, ...]] = {  # names in JSON of which one tells a for
 
 def detect(path: Path) -> str:
     """The format of a file or folder, by its name and beginning. Raises UsageError."""
+    from harness.exchange.foreign import read_bytes
+
+    _refuse_strange(path)
     if path.is_dir():
-        if (path / "results.parquet").is_file():
-            return "parquet"
-        raise UsageError(f"{path}: a folder without results.parquet; name a file in it")
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(BEGINNING)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+        return "parquet"
+    beginning = read_bytes(path, BEGINNING)
     if beginning.startswith(b"PAR1"):
         return "parquet"
     if beginning.startswith(b"PK\x03\x04"):
         return "inspect"
-    text = beginning.decode("utf-8", "replace")
+    text = beginning.decode("utf-8-sig", "replace")
     if path.name.endswith("pass_at_k.json"):
         raise UsageError(f"{path}: holds only means; import the *_eval_results.json beside it")
     if re.match(r"\s*[{\[]", text):
@@ -72,6 +74,74 @@ def detect(path: Path) -> str:
     elif path.suffix == ".csv" or "problem_id" in text.partition("\n")[0]:
         return "csv"
     raise UsageError(f"{path}: of no format known here; name one: --format {'|'.join(IMPORTS)}")
+
+
+def _refuse_strange(path: Path) -> None:
+    """Raises UsageError for what is no file of results: absent, a pipe, a folder, a run of ours."""
+    try:
+        path.stat()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not (path.is_file() or path.is_dir()):
+        raise UsageError(f"{path}: neither a file nor a folder; write it into a file first")
+    if path.is_dir() and (path / "results.parquet").is_file():
+        return
+    folder = path if path.is_dir() else path.parent
+    run = (folder / "run.json").is_file() and folder.resolve().parent.name == "runs"
+    if run or (path.is_dir() and (path / "runs").is_dir()):
+        whole = folder.resolve().parent.parent if run else path
+        raise UsageError(
+            f"{path}: runs of this harness; `python -m harness merge {shlex.quote(str(whole))}` "
+            "brings in those of another results folder"
+        )
+    if path.is_dir():
+        raise UsageError(f"{path}: a folder without results.parquet; name a file in it")
+
+
+def _refuse_slip(benchmark: str) -> None:
+    """Raises UsageError, naming it, for what is nearly a benchmark of ours.
+
+    A longer name that has one of ours in it as a word ("humaneval-x") is another benchmark's.
+    """
+    from harness.benchmarks import ALIASES, REGISTRY
+
+    known = (*REGISTRY, *ALIASES)
+    if benchmark in known:
+        return
+    like = re.sub(r"[-+ ]?plus$", "+", benchmark.lower().replace("_", "-"))
+    begins = [f"{name}-" for name in known if like.startswith(f"{name}-")]
+    start = "" if like in known else max(begins, key=len, default="")
+    tails = {name.removeprefix(start): name for name in known if name.startswith(start)}
+    if not start:
+        tails = {name: name for name in known if not like.endswith(f"-{name.rstrip('+')}")}
+    near = difflib.get_close_matches(like.removeprefix(start), tails, n=1, cutoff=NEAR)
+    if near:
+        raise UsageError(
+            f"{benchmark}: no benchmark here, but near one: {tails[near[0]]}; `list benchmarks` "
+            "names all"
+        )
+
+
+def companions(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """(files to bring in, a line for each that is left out) of several files.
+
+    Rates and samples that EvalPlus and BigCodeBench write beside a results file are read with it.
+    Where nothing else would be left, they stay, to be refused one by one.
+    """
+    given = {path.resolve() for path in files}
+    kept: list[Path] = []
+    left_out: list[str] = []
+    for path in files:
+        stems = [path.name.removesuffix(end) for end in _BESIDE if path.name.endswith(end)]
+        results = [path.with_name(f"{stem}{end}") for stem in stems for end in _RESULTS]
+        among = next((p for p in results if p.resolve() in given), None)
+        near = among or next((p for p in results if p.is_file()), None)
+        if near is None:
+            kept.append(path)
+        else:
+            why = "read with" if among else "has no verdicts; import"
+            left_out.append(_one_line(f"{path.name}: left out, {why} {near.name}"))
+    return (kept, left_out) if kept else (list(files), [])
 
 
 def bring_in(
@@ -98,8 +168,11 @@ def bring_in(
     form = format or detect(path)
     if form not in IMPORTS:
         raise UsageError(f"unknown format {form!r}: use one of {', '.join(IMPORTS)}")
-    if not path.exists():
-        raise UsageError(f"{path}: no such file")
+    _refuse_strange(path)
+    if path.is_dir() and form != "parquet":
+        raise UsageError(f"{path}: a folder; name a file in it")
+    if benchmark is not None:
+        _refuse_slip(benchmark)
     module, name = IMPORTS[form]
     wish = Wish(benchmark, method, worker, sources, lambda line: say(_one_line(line)))
     try:

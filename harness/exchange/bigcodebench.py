@@ -22,6 +22,7 @@ from harness.exchange.foreign import Fields, Log, Row, parsed, read_bytes, shown
 from harness.exchange.ours import Run, samples_of
 from harness.exchange.wishes import Export, Wish
 from harness.metrics import pass_at_k
+from harness.page import things
 from harness.types import Verdict
 
 NAME = re.compile(
@@ -112,8 +113,8 @@ def write(export: Export, target: Path) -> list[Path]:
 
 def _stem(run: Run) -> str:
     """The name of a samples file, without its ending."""
-    suite = run.benchmark.removesuffix("-complete").removesuffix("-instruct")
-    split = run.benchmark.rpartition("-")[2]
+    suite = _part(run.benchmark.removesuffix("-complete").removesuffix("-instruct"))
+    split = _part(run.benchmark.rpartition("-")[2])
     worker = _part((run.columns["worker"] or "unknown").replace("/", "--"))
     method = _part(run.named)
     sampling = ((run.head.get("roles") or {}).get("worker") or {}).get("sampling") or {}
@@ -157,7 +158,7 @@ def _write(
         task = sample.problem_id
     results.write(("]" if task is not None else "") + "}}")
     if left_out:
-        export.say(f"{run.run_id}: {left_out} samples without a verdict left out")
+        export.say(f"{run.run_id}: {things(left_out, 'sample')} without a verdict left out")
     return counts
 
 

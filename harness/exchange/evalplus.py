@@ -22,6 +22,7 @@ from harness.exchange.files import new_path
 from harness.exchange.foreign import Fields, Log, Row, folded, parsed, read_bytes, shown
 from harness.exchange.ours import Run, Sample, samples_of
 from harness.exchange.wishes import Export, Wish
+from harness.page import things
 from harness.types import Verdict
 
 STATUS = {
@@ -249,7 +250,7 @@ def _write(export: Export, run: Run, samples: IO[str], results: IO[str]) -> bool
             task = sample.problem_id
     results.write("]" * (task is not None) + "}}")
     if left_out:
-        export.say(f"{run.run_id}: {left_out} samples without a verdict left out")
+        export.say(f"{run.run_id}: {things(left_out, 'sample')} without a verdict left out")
     return graded
 
 

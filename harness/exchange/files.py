@@ -14,13 +14,20 @@ from harness.errors import StoreError, UsageError
 def new_path(path: Path, made: list[Path]) -> Iterator[Path]:
     """A path to write to, which becomes `path` at the end unless an error came or nothing is there.
 
-    Raises UsageError where `path` is there already, and StoreError.
+    Raises UsageError where `path` is there already or cannot be made, and StoreError.
     """
-    if path.exists():
-        raise UsageError(f"{path}: is there already; remove it, or write elsewhere")
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        if path.exists():
+            raise UsageError(f"{path}: is there already; remove it, or write elsewhere")
         path.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch()
+        beside.unlink()
+    except FileExistsError as error:
+        raise UsageError(f"{path.parent}: is a file; name a folder to write into") from error
+    except OSError as error:
+        raise UsageError(f"{path.parent}: cannot be written: {error.strerror or error}") from error
+    try:
         yield beside
         if beside.exists():
             os.replace(beside, path)

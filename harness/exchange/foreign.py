@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -257,9 +258,17 @@ def shown(value: Any) -> str:
 
 
 def parsed(text: bytes | str, where: str) -> Any:
-    """JSON as data. Raises UsageError with line and column."""
+    """JSON as data. Raises UsageError with line and column, or a name that an object has twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(name for name, n in Counter(n for n, _ in pairs).items() if n > 1)
+            raise UsageError(f"{where}: {shown(twice)} stands twice in one object")
+        return found
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once)
     except UnicodeDecodeError as error:
         raise UsageError(f"{where}: not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -269,10 +278,11 @@ def parsed(text: bytes | str, where: str) -> Any:
         raise UsageError(f"{where}: not JSON: {str(error).splitlines()[0][:100]}") from None
 
 
-def read_bytes(path: Path) -> bytes:
-    """All of a file. Raises UsageError."""
+def read_bytes(path: Path, most: int = -1) -> bytes:
+    """All of a file, or its first bytes. Raises UsageError."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(most)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
 

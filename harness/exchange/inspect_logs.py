@@ -76,13 +76,12 @@ RUN = ("list", "protocol", "level", "knobs", "seed", "price_table", "custom", "n
        "environment", "sandbox", "commit", "dirty", "first_look", "left_out")  # fmt: skip
 JSON_COLUMNS = ("scores", "errors", "operators")  # of records beside calls
 TEXT = 5_000  # characters of a text in a summary
+LONGEST = 200  # characters of an id in a member's name
 
 
 def read(path: Path, wish: Wish) -> Iterator[Log]:
     """The one run of a log. Raises UsageError."""
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"PK"
-    if not zipped:
+    if read_bytes(path, 2) != b"PK":
         whole = Fields(parsed(read_bytes(path), str(path)), str(path))
         yield _log(whole, path, wish)
         return
@@ -428,6 +427,20 @@ def _id(*parts: object) -> str:
     return digest("/".join(map(str, parts)))[:22]
 
 
+def _member_id(problem_id: str) -> str:
+    """A problem's id as a part of a member's name, as Inspect has it: with its own slashes.
+
+    An id that could lead an unpacker elsewhere, or that no archive takes, is made harmless; a
+    digest keeps it apart from others.
+    """
+    parts = problem_id.split("/")
+    odd = {"", ".", ".."} & set(parts) or "\\" in problem_id or ":" in parts[0]
+    if not odd and problem_id.isprintable() and len(problem_id) <= LONGEST:
+        return problem_id
+    harmless = re.sub(r"[^\w.+= -]+", "_", problem_id[:LONGEST]).replace("..", "_")
+    return f"{harmless}-{_id(problem_id)[:8]}"
+
+
 def _iso(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat()
 
@@ -652,7 +665,7 @@ class _Writer:
             why = str(result["detail"] or "invalid")
             found["error"] = {"message": why, "traceback": why, "traceback_ansi": why}
         found = {name: value for name, value in found.items() if value is not None}
-        self._member(f"samples/{sample.problem_id}_epoch_{epoch}.json", found)
+        self._member(f"samples/{_member_id(sample.problem_id)}_epoch_{epoch}.json", found)
         short = ("id", "epoch", "target", "model_usage", "role_usage", "started_at", "completed_at",
                  "total_time", "working_time", "uuid")  # fmt: skip
         summary = {name: found[name] for name in short if name in found}

@@ -26,6 +26,7 @@ from harness.exchange.foreign import SAMPLES, Call, Log, Row, Suite, short, suit
 from harness.exchange.wishes import Wish
 from harness.ingest import YEAR_10000
 from harness.journal import canonical, digest, write_atomically
+from harness.page import things
 from harness.schema import FACTS, LIMITS
 from harness.store import read_run_json, writer_is_gone
 
@@ -34,6 +35,10 @@ STALE_S = 60.0  # a folder so old without a writer was left by a kill
 LETTERS = 12  # of the digest in a run's id
 SEEN = 50_000  # digests of texts that are kept in mind, so that most stand once
 NAMED = 5  # problem ids in a message
+TWICE = {  # what a sample's number is in a format, and why one may stand twice
+    "inspect": ("epoch", 1, "two samples of its id say the same epoch"),
+}
+IN_TABLES = ("sample", 0, "leave the column `sample` out, and equal ids are numbered")
 UNREAL = "mockllm/"  # how models of Inspect are called that are none
 _SLUG = re.compile(r"[^a-z0-9.+]+")
 
@@ -124,7 +129,10 @@ def _same(there: Path, wish: Wish, known: Suite, path: Path) -> None:
 
 @contextmanager
 def _aside(results_dir: Path, run_id: str) -> Iterator[Path]:
-    """A folder that nobody reads, removed again unless it was renamed; clears what a kill left."""
+    """A folder that nobody reads, removed again unless it was renamed; clears what a kill left.
+
+    Raises UsageError where it cannot be made, StoreError where it cannot be filled.
+    """
     folder = results_dir / f"{ASIDE}{run_id}-{os.getpid()}"
     lock = -1
     try:
@@ -134,12 +142,21 @@ def _aside(results_dir: Path, run_id: str) -> Iterator[Path]:
         folder.mkdir(parents=True)
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield folder
     except OSError as error:
-        raise StoreError(f"{folder}: cannot write: {error.strerror or error}") from error
-    finally:
+        shutil.rmtree(folder, ignore_errors=True)
         if lock >= 0:
             os.close(lock)
+        raise UsageError(
+            f"{results_dir}: cannot be written: {error.strerror or error}; name another with --out"
+        ) from error
+    try:
+        yield folder
+    except OSError as error:
+        raise StoreError(
+            f"{results_dir}: cannot write the run: {error.strerror or error}"
+        ) from error
+    finally:
+        os.close(lock)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -170,8 +187,8 @@ class Pen:
 class _Tally:
     """What the rows of a run came to."""
 
-    def __init__(self, known: Suite) -> None:
-        self.known = known
+    def __init__(self, known: Suite, form: str) -> None:
+        self.known, self.form = known, form
         self.samples: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
         self.other_text: Counter[str] = Counter()
@@ -182,14 +199,15 @@ class _Tally:
         """The sample's number. Raises UsageError for one that stands twice, or is none."""
         drawn = self._drawn.get(problem_id, 0)
         number = drawn.bit_length() if row.sample is None else row.sample
+        word, first, hint = TWICE.get(self.form, IN_TABLES)
         if not 0 <= number < SAMPLES:
             raise UsageError(
-                f"{row.where}: sample: expected 0 to {SAMPLES - 1}, found {number} of {problem_id}"
+                f"{row.where}: {word}: expected {first} to {first + SAMPLES - 1}, "
+                f"found {first + number} of {problem_id}"
             )
         if drawn >> number & 1:
             raise UsageError(
-                f"{row.where}: sample {number} of {problem_id} stands twice; leave the column "
-                "`sample` out, and equal ids are numbered"
+                f"{row.where}: {word} {first + number} of {problem_id} stands twice; {hint}"
             )
         self._drawn[problem_id] = drawn | 1 << number
         self.samples[problem_id] += 1
@@ -230,7 +248,7 @@ def _written(
 ) -> dict[str, Any]:
     """Write a run's journal into a folder; what its run.json says, but for the id."""
     now = round(time.time(), 3)
-    tally = _Tally(known)
+    tally = _Tally(known, form)
     body = folder / "rows"
     with body.open("wb") as file:
         pen = Pen(file, now)
@@ -275,6 +293,7 @@ def _written(
         "file": path.name,
         "sha256": sha256,
         "tool": log.tool if log.version is None else f"{log.tool} {log.version}",
+        "version": log.version,
         "imported_at": now,
         "harness_version": __version__,
         "part": log.part or None,
@@ -410,7 +429,8 @@ def _report(tally: _Tally, log: Log, path: Path, benchmark_digest: str | None, w
     def line(text: str) -> None:
         wish.say(f"{path.name}{f' ({log.part})' if log.part else ''}: {text}")
 
-    counted = f"{tally.samples.total():,} samples of {len(tally.samples):,} problems"
+    samples, problems = tally.samples.total(), len(tally.samples)
+    counted = f"{things(samples, 'sample')} of {things(problems, 'problem')}"
     if known.loaded is None:
         line(f"{counted}; {known.absent}, so its problem ids were not checked")
         return
@@ -422,6 +442,6 @@ def _report(tally: _Tally, log: Log, path: Path, benchmark_digest: str | None, w
     ):
         if found:
             some = ", ".join(list(found)[:NAMED]) + (", ..." if len(found) > NAMED else "")
-            line(f"{len(found):,} problems {words} {known.name}: {some}")
+            line(f"{things(len(found), 'problem')} {words} {known.name}: {some}")
     if benchmark_digest is None and not tally.unknown and not tally.other_text:
         line(f"graded on other rows than those of {known.name} here (hash {log.data_hash})")

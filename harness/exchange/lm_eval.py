@@ -20,6 +20,7 @@ from typing import Any
 from harness.errors import UsageError
 from harness.exchange.foreign import Call, Fields, Log, Row, json_lines, parsed, read_bytes
 from harness.exchange.wishes import Wish
+from harness.page import things
 from harness.types import Message, Verdict
 
 METRICS = ("pass@1", "pass_at_1")
@@ -111,7 +112,7 @@ def _rows(path: Path, model: str | None, wish: Wish) -> Iterator[Row]:
             continue
         yield from _samples(row, model)
     if others:
-        wish.say(f"{path.name}: {others} rows of other filters than {chosen} left out")
+        wish.say(f"{path.name}: {things(others, 'row')} of other filters than {chosen} left out")
 
 
 def _samples(row: Fields, model: str | None) -> Iterator[Row]:

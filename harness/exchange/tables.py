@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import csv
 import glob
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UsageError
+from harness.errors import StoreError, UsageError
 from harness.exchange.files import new_path
 from harness.exchange.foreign import Fields, Log, Row, parsed
 from harness.exchange.ours import BATCH, ORDER, chunks, texts_of
@@ -42,6 +43,11 @@ RESULT: dict[str, str] = {
 BESIDE = {"calls": "call", "rounds": "round"}  # further tables, and the kind of their records
 UNKEPT = {"run_no", "segment", "run_id", "result_key", "logged_at", "problem_no"}
 TEXTS = 1_000  # of a row group
+UNPRINTED = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+                       r"\ud800-\udfff\ufeff\ufff9-\ufffb]")  # fmt: skip
+# ... controls but for tab and line feed, marks of direction, halves of characters
+ESCAPED = re.compile(rf"\\|{UNPRINTED.pattern}")
+ESCAPE = re.compile(r"\\(\\|r|x[0-9a-f]{2}|u[0-9a-f]{4})")
 HEAD = ("list", "protocol", "level", "knobs", "seed", "price_table", "custom", "needs_environment",
         "environment", "left_out", "first_look", "config", "artifact", "sandbox", "commit",
         "dirty", "method_digest", "config_hash")  # fmt: skip
@@ -50,6 +56,8 @@ HEAD = ("list", "protocol", "level", "knobs", "seed", "price_table", "custom", "
 
 def write_parquet(export: Export, target: Path) -> list[Path]:
     """Five files into a folder. Raises UsageError where one is there already, and StoreError."""
+    import duckdb
+
     numbers = [run.run_no for run in export.runs]
     chosen = f"run_no IN ({', '.join(map(str, numbers))})"
     made: list[Path] = []
@@ -69,7 +77,11 @@ def write_parquet(export: Export, target: Path) -> list[Path]:
         with new_path(target / f"{table}.parquet", made) as path:
             name = str(path).replace("'", "''")
             with closing(export.connection.cursor()) as cursor:
-                cursor.execute(f"COPY ({query}) TO '{name}' (FORMAT parquet, COMPRESSION zstd)")
+                try:
+                    cursor.execute(f"COPY ({query}) TO '{name}' (FORMAT parquet, COMPRESSION zstd)")
+                except duckdb.IOException as error:
+                    why = str(error).splitlines()[0].replace(path.name, f"{table}.parquet")
+                    raise StoreError(f"{target}: cannot write: {why}") from error
     with new_path(target / "texts.parquet", made) as path:
         _write_texts(export, path)
     return made
@@ -119,8 +131,40 @@ def write_csv(export: Export, target: Path) -> list[Path]:
                         [run.run_no, ids],
                     )
                     while batch := cursor.fetchmany(BATCH):
-                        writer.writerows(batch)
+                        writer.writerows(
+                            [defused(x) if isinstance(x, str) else x for x in row] for row in batch
+                        )
     return made
+
+
+def defused(cell: str) -> str:
+    """A cell of a CSV that no spreadsheet takes for a formula and that steers no terminal.
+
+    Where it could, an apostrophe stands before it, and every backslash or character that is not
+    printed is an escape, as in Python; `original` undoes it. Any other cell is what it was.
+    """
+    odd = cell.lstrip("'")[:1] in ("=", "+", "-", "@", "\t", "\n")
+    if not (odd or UNPRINTED.search(cell) or (cell.startswith("'") and "\\" in cell)):
+        return cell
+    return "'" + ESCAPED.sub(lambda found: _escape(found[0]), cell)
+
+
+def _escape(found: str) -> str:
+    return found.encode("unicode_escape").decode()
+
+
+def original(cell: str) -> str:
+    """What a cell of a CSV was before it was `defused`; itself where it was not."""
+    if not cell.startswith("'"):
+        return cell
+    plain = ESCAPE.sub(lambda found: _unescaped(found[1]), cell[1:])
+    return plain if defused(plain) == cell else cell
+
+
+def _unescaped(code: str) -> str:
+    if code[0] in "xu":
+        return chr(int(code[1:], 16))
+    return {"r": "\r"}.get(code, code)
 
 
 def read_csv(path: Path, wish: Wish) -> Iterator[Log]:
@@ -156,7 +200,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str | None]]]:
                 where = f"{path}:{reader.line_num}"
                 if len(line) != len(names):
                     raise UsageError(f"{where}: expected {len(names)} fields, found {len(line)}")
-                yield where, {name: value or None for name, value in zip(names, line, strict=True)}
+                cells = [original(value) or None for value in line]
+                yield where, dict(zip(names, cells, strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not CSV in UTF-8: {error}") from error
     except OSError as error:

@@ -1,8 +1,9 @@
 """Zip files whose members may be compressed with Zstandard, as Inspect writes them.
 
-Python's `zipfile` knows method 93 from 3.14 on; before, a member's bytes are found by it and
-decompressed by pyarrow, frame after frame. A member says how long it is: what is longer, or larger
-than `LARGEST`, is refused, so that a small file cannot fill the memory.
+A member of method 93, which Python's `zipfile` knows from 3.14 on only, is found by it and
+decompressed by pyarrow, frame after frame. A member says how long it is: what is longer, larger
+than `LARGEST` or swells by more than `RATIO` is refused, so that a small file cannot fill the
+memory. No more than a member says is decompressed; methods where Python cannot stop are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from pathlib import Path
 from harness.errors import UsageError
 
 ZSTD = 93  # APPNOTE 4.4.5
-LARGEST = 2 << 30  # bytes of a member
+LARGEST = 256 << 20  # bytes of a member
+RATIO = 1_000  # bytes of a member for each that it is packed in, where it has ...
+SMALL = 1 << 20  # ... more bytes than this
 _LOCAL = struct.Struct("<4s5H3I2H")  # APPNOTE 4.3.7
 
 
@@ -43,10 +46,19 @@ class Archive:
             raise UsageError(
                 f"{where}: expected at most {LARGEST:,} bytes, found {info.file_size:,}"
             )
+        if info.file_size > max(SMALL, RATIO * info.compress_size):
+            raise UsageError(
+                f"{where}: expected at most {RATIO:,} times the {info.compress_size:,} bytes that "
+                f"it is packed in, found {info.file_size:,}"
+            )
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, ZSTD):
+            raise UsageError(f"{where}: packed by method {info.compress_type}, not known here")
         try:
-            if info.compress_type != ZSTD or hasattr(zipfile, "ZIP_ZSTANDARD"):
-                return self._file.read(info)
-            found = self._unpacked(info)
+            if info.compress_type == ZSTD:
+                found = self._unpacked(info)
+            else:
+                with self._file.open(info) as member:
+                    found = member.read(info.file_size)
         except (
             OSError,
             RuntimeError,
@@ -56,8 +68,6 @@ class Archive:
             ValueError,
         ) as error:
             raise UsageError(f"{where}: damaged: {str(error).splitlines()[0][:100]}") from error
-        except NotImplementedError as error:
-            raise UsageError(f"{where}: compressed in a way not known here: {error}") from error
         if len(found) != info.file_size or zlib.crc32(found) != info.CRC:
             raise UsageError(f"{where}: damaged: its bytes are not those that were written")
         return found
