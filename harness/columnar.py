@@ -13,14 +13,11 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from harness.schema import FACTS, LIMITS
+from harness.kinds import DERIVED, FACTS, GIVEN, LIMITS, LISTS, NAMED, VERDICTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-GIVEN = ("run_no", "segment", "logged_at")  # columns that no record has
-DERIVED = ("problem_no", "regrades")  # columns of `results` that the store finds
-LISTS = {"reruns", "operators", "errors"}  # columns kept as JSON that are lists of strings
 KINDS = ("result", "call", "feedback", "workflow", "hidden")  # without any other JSON
 NAME = slice(10, 14)  # where a line as `Journal` writes it has the first letters of its kind
 STARTS = {start[NAME]: (start, kind) for kind in (*KINDS, "artifact")
@@ -48,12 +45,18 @@ def facts(kind: str, lines: Sequence[bytes], run_no: int, segment: int) -> pa.Ta
     found = _parsed(lines, {"at": pa.float64(), **read})
     if found is None or not _within(found, {"at": "DOUBLE", **columns}):
         return None
-    if found["result_key"].null_count or (kind == "result" and found["problem_id"].null_count):
+    if any(found[name].null_count for name in ("result_key", "problem_id", "sample")):
+        return None
+    if not _verdicts(found):
         return None
     if "fresh_cost_usd" in columns and _may_be_old(found, kind):
         return None
     made = {name: found[name] for name in columns}
-    for name in LISTS & columns.keys():
+    for name in LISTS:
+        if name not in columns:
+            continue
+        if any(chunk.flatten().null_count for chunk in found[name].chunks):
+            return None  # a null among the texts
         texts = [None if one is None else json.dumps(one, ensure_ascii=False, separators=(",", ":"))
                  for one in found[name].to_pylist()]  # fmt: skip
         made[name] = pa.array(texts, pa.string())
@@ -123,6 +126,19 @@ def _within(found: pa.Table, columns: dict[str, str]) -> bool:
             if least is not None and least <= -LIMITS[kind]:
                 return False
     return True
+
+
+def _verdicts(found: pa.Table) -> bool:
+    """Whether all that should be a verdict is one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    known = pa.array([*VERDICTS, None], pa.string())
+    return all(
+        pc.all(pc.is_in(found[name], known), min_count=0).as_py()
+        for name in NAMED
+        if name in found.column_names
+    )
 
 
 def _may_be_old(found: pa.Table, kind: str) -> bool:

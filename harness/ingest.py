@@ -15,28 +15,36 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import columnar
 from harness.errors import StoreError
-from harness.journal import canonical, digest, holds, record_of, regraded, segments
-from harness.schema import (
+from harness.journal import canonical, holds, record_of, regraded, segments
+from harness.kinds import (
+    DERIVED,
     FACTS,
+    GIVEN,
+    SAMPLE,
+    SESSION,
+    check_reasons,
+    check_session,
+    object_in,
+)
+from harness.schema import (
     FEW,
     GRADINGS,
     MANY,
     REBUILD,
     ROLLUP_OF,
     RUN_FIELDS,
-    SAMPLE,
-    SESSION,
     TABLE_OF,
     TABLES,
     cell,
     clean,
+    clean_json,
     first,
     insert,
     insert_table,
@@ -53,8 +61,8 @@ UNREAL = ("sim/", "scripted/")  # how the names of models begin that are none
 BATCH = 1 << 24  # bytes of a segment per transaction
 YEAR_10000 = 253_402_300_800  # unix seconds; no calendar here goes that far
 
-DERIVED = ("problem_rollup",)  # tables whose rows are no records
-TOLD = {n: k for n, k in FACTS["result"].items() if n not in columnar.DERIVED}  # by a record
+SUMS = ("problem_rollup",)  # tables whose rows are no records
+TOLD = {n: k for n, k in FACTS["result"].items() if n not in DERIVED}  # by a record
 
 Row = dict[str, Any]
 Numbers = dict[str | None, dict[str, int]]  # of problems, by benchmark and id
@@ -69,13 +77,16 @@ class IngestReport:
     broken: int = 0  # new lines that are no record, left out
     problems: list[str] = field(default_factory=list)  # one line each, for the user
 
+    def add(self, other: IngestReport) -> None:
+        """Count in what another one found of records."""
+        self.records += other.records
+        self.broken += other.broken
+        self.problems += other.problems
+
 
 def session_row(segment: int, record: Mapping[str, Any]) -> dict[str, Any]:
     """A `session` record as a row of `sessions`. Raises ValueError for a value of another type."""
-    ids = record.get("asked")
-    if ids is not None and not (isinstance(ids, list) and all(isinstance(i, str) for i in ids)):
-        raise ValueError(f"asked: expected a list of ids, found {str(ids)[:60]!r}")
-    _reasons(record)
+    check_session(record)
     row = {name: cell(record.get(name), kind) for name, kind in SESSION.items()}
     return {**row, "segment": segment, "logged_at": cell(record.get("at"), "DOUBLE")}
 
@@ -129,7 +140,7 @@ def standing(
 
     def graded_in(name: str) -> str | None:
         return _one_or_mixed(
-            [*(told(s, name) for s in places), *(one[name] for one in again.values())]
+            [*(told(s, name) for s in places), *(one.get(name) for one in again.values())]
         )
 
     shown = (largest or [head])[-1]
@@ -187,7 +198,7 @@ def read_run_json(run_dir: Path) -> dict[str, Any]:
     """What the run.json of a run says. Raises StoreError, one line, when it describes no run."""
     path = run_dir / "run.json"
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         run_row(found)
     except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: not readable as a run: {error}") from error
@@ -198,16 +209,16 @@ def run_row(found: Any) -> dict[str, Any]:
     """A row of `runs` from run.json. Raises ValueError for anything else."""
     if not isinstance(found, dict) or not isinstance(found.get("run_id"), str):
         raise ValueError("no run_id")
-    _object(found, "knobs")
-    _reasons(found)
-    roles = {role: _object(_object(found, "roles"), role) for role in _object(found, "roles")}
+    object_in(found, "knobs")
+    check_reasons(found)
+    roles = {role: object_in(object_in(found, "roles"), role) for role in object_in(found, "roles")}
     for made in roles.values():
-        _object(made, "sampling")
+        object_in(made, "sampling")
     row = {name: cell(found.get(name), kind) for name, kind in RUN_FIELDS.items()}
     row["kind"] = "simulated" if is_simulated(found) else row["kind"]
     row["stage"] = row["stage"] or "eval"  # which runs of before searches had a stage were
-    _object(_object(found, "artifact"), "spent")
-    row["origin"] = cell(found["origin"], "JSON") if _object(found, "origin") else None
+    object_in(object_in(found, "artifact"), "spent")
+    row["origin"] = cell(found["origin"], "JSON") if object_in(found, "origin") else None
     if not 0 <= (row["started_at"] or 0) < YEAR_10000:
         raise ValueError(f"started_at: expected unix seconds, found {row['started_at']!r}")
     if isinstance(words := found.get("command"), list):
@@ -222,26 +233,11 @@ def is_simulated(head: Mapping[str, Any]) -> bool:
 
     Whatever it says of its kind: a run is simulated as soon as one role is.
     """
-    made = _object(head, "roles").values()
+    made = object_in(head, "roles").values()
     return head.get("kind") == "simulated" or any(
-        str(role.get("model")).startswith(UNREAL) or _object(role, "identity").get("simulated")
+        str(role.get("model")).startswith(UNREAL) or object_in(role, "identity").get("simulated")
         for role in made
     )
-
-
-def _object(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The object under a name, empty where there is none. Raises ValueError for anything else."""
-    value = found.get(name)
-    if value is not None and not isinstance(value, Mapping):
-        raise ValueError(f"{name}: expected an object, found {str(value)[:60]!r}")
-    return value or {}
-
-
-def _reasons(record: Mapping[str, Any]) -> None:
-    """Raises ValueError unless `left_out` is absent or gives problems a reason in words."""
-    for name, reason in _object(record, "left_out").items():
-        if not isinstance(reason, str):
-            raise ValueError(f"left_out: expected a reason for {name}, found {str(reason)[:60]!r}")
 
 
 def with_fresh_cost(record: dict[str, Any]) -> dict[str, Any]:
@@ -272,28 +268,22 @@ def writer_is_gone(run_dir: Path) -> bool:
 def read_runs(
     connection: DuckDBPyConnection, results_dir: Path, dirs: Sequence[Path]
 ) -> IngestReport:
-    """Bring the rows of these run folders up to date with their journals."""
+    """Bring the rows of these run folders up to date with their journals.
+
+    A run that cannot be read is reported and keeps the rows that it has; the others are read.
+    """
+    import duckdb
+
     report = IngestReport()
     problems: Numbers = {}
     for run_dir in dirs:
-        head = _read_head(connection, run_dir, report)
-        if head is None:
-            continue
-        report.runs += 1
-        last: Batch | None = None
-        for batch in _batches(connection, results_dir, run_dir, head, report):
-            if last is not None:
-                with transaction(connection):
-                    last.write(connection, problems)
-                last.tell(report)
-            last = batch
-        if last is None:
-            continue
-        with transaction(connection):
-            last.write(connection, problems)
-            _settle(connection, head.run_no)
-        last.tell(report)
-    _mark_the_dead(connection, results_dir)
+        try:
+            _read_run(connection, results_dir, run_dir, problems, report)
+        except (StoreError, duckdb.DataError, duckdb.InvalidInputException) as error:
+            problems.clear()  # of what was rolled back
+            said = str(error).splitlines()[0]
+            report.problems.append(f"not read to its end: {run_dir}: {said}")
+    _mark_the_dead(connection, results_dir, report)
     return report
 
 
@@ -306,11 +296,72 @@ class Head:
     grader_version: str | None  # of results that do not say theirs
 
 
-def _read_head(connection: DuckDBPyConnection, run_dir: Path, report: IngestReport) -> Head | None:
-    """The run, numbered on first sight; None, reported, when run.json says nothing.
+@dataclass(frozen=True)
+class Part:
+    """A segment with what is not read of it yet."""
 
-    Where its benchmark or grader is another than before, all of its rows are read anew.
+    path: Path
+    name: str  # in `segments`
+    start: int  # up to which it was read
+    size: int
+
+
+def _read_run(
+    connection: DuckDBPyConnection,
+    results_dir: Path,
+    run_dir: Path,
+    problems: Numbers,
+    report: IngestReport,
+) -> None:
+    """Read what is new of a run, in batches, each a transaction.
+
+    All of it is read anew, in one transaction, where its benchmark or grader is another than
+    before, or a segment has grown that others came after, as merging can make it: of several
+    gradings of a sample the last one in the order of the segments holds.
     """
+    row = _head_row(run_dir, report)
+    if row is None:
+        return
+    known = first(
+        connection,
+        "SELECT run_no, run_json, benchmark, try(run_json ->> '$.grader_version') "
+        "FROM runs WHERE run_id = ?",
+        row["run_id"],
+    )
+    parts = _parts(connection, results_dir, run_dir)
+    other = known and tuple(known[2:]) != (row["benchmark"], row["grader_version"])
+    if other or _grown_behind(parts):
+        assert known is not None
+        head = Head(int(known[0]), row["benchmark"], row["grader_version"])
+        told = IngestReport()
+        with transaction(connection):
+            delete_facts(connection, head.run_no, row["run_id"])
+            problems.clear()  # of those that only it had, the numbers are gone
+            _update_head(connection, head.run_no, row)
+            for batch in _batches(head, [replace(part, start=0) for part in parts], report):
+                batch.write(connection, problems)
+                batch.tell(told)
+            _settle(connection, head.run_no)
+        report.add(told)
+    else:
+        head = _with_head(connection, row, known)
+        last: Batch | None = None
+        for batch in _batches(head, parts, report):
+            if last is not None:
+                with transaction(connection):
+                    last.write(connection, problems)
+                last.tell(report)
+            last = batch
+        if last is not None:
+            with transaction(connection):
+                last.write(connection, problems)
+                _settle(connection, head.run_no)
+            last.tell(report)
+    report.runs += 1
+
+
+def _head_row(run_dir: Path, report: IngestReport) -> Row | None:
+    """The row of `runs` that run.json makes; None, reported, when it says nothing of this run."""
     try:
         row = run_row(read_run_json(run_dir))
     except StoreError as error:
@@ -320,33 +371,33 @@ def _read_head(connection: DuckDBPyConnection, run_dir: Path, report: IngestRepo
         path = run_dir / "run.json"
         report.problems.append(f"left out: {path}: holds the id {row['run_id']!r}")
         return None
-    found = first(
-        connection,
-        "SELECT run_no, run_json, benchmark, run_json ->> '$.grader_version' "
-        "FROM runs WHERE run_id = ?",
-        row["run_id"],
-    )
-    if found is None:
+    return row
+
+
+def _with_head(connection: DuckDBPyConnection, row: Row, known: tuple[Any, ...] | None) -> Head:
+    """The run, numbered on first sight, with what run.json says now."""
+    if known is not None:
+        run_no = int(known[0])
+        if known[1] != row["run_json"]:  # a resumed run may have written it again
+            with transaction(connection):
+                _update_head(connection, run_no, row)
+                _settle(connection, run_no)
+    else:
         top = first(connection, "SELECT coalesce(max(run_no), 0) + 1 FROM runs")
         assert top is not None
         run_no = int(top[0])
         with transaction(connection):
             insert(connection, "runs", [{"run_no": run_no, **row}])
             _settle(connection, run_no)
-    else:
-        run_no = int(found[0])
-        if found[1] != row["run_json"]:  # a resumed run may have written it again
-            names = [name for name in row if name != "run_id"]
-            with transaction(connection):
-                if tuple(found[2:]) != (row["benchmark"], row["grader_version"]):
-                    delete_facts(connection, run_no, row["run_id"])
-                connection.execute(
-                    f"UPDATE runs SET {', '.join(f'{quoted(n)} = ?' for n in names)} "
-                    "WHERE run_no = ?",
-                    [*(row[n] for n in names), run_no],
-                )
-                _settle(connection, run_no)
     return Head(run_no, row["benchmark"], row["grader_version"])
+
+
+def _update_head(connection: DuckDBPyConnection, run_no: int, row: Row) -> None:
+    names = [name for name in row if name != "run_id"]
+    connection.execute(
+        f"UPDATE runs SET {', '.join(f'{quoted(n)} = ?' for n in names)} WHERE run_no = ?",
+        [*(row[n] for n in names), run_no],
+    )
 
 
 def delete_facts(connection: DuckDBPyConnection, run_no: int, run_id: str) -> int:
@@ -355,7 +406,7 @@ def delete_facts(connection: DuckDBPyConnection, run_no: int, run_id: str) -> in
     for table, columns in TABLES.items():
         if "run_no" in columns and table != "runs":
             gone = first(connection, f"DELETE FROM {table} WHERE run_no = ?", run_no)
-            rows += gone[0] if gone and table not in DERIVED else 0
+            rows += gone[0] if gone and table not in SUMS else 0
     connection.execute("DELETE FROM segments WHERE starts_with(path, ?)", [f"runs/{run_id}/"])
     connection.execute(
         "DELETE FROM problems WHERE problem_no NOT IN (SELECT problem_no FROM problem_rollup)"
@@ -363,36 +414,53 @@ def delete_facts(connection: DuckDBPyConnection, run_no: int, run_id: str) -> in
     return rows
 
 
-def _batches(
-    connection: DuckDBPyConnection,
-    results_dir: Path,
-    run_dir: Path,
-    head: Head,
-    report: IngestReport,
-) -> Iterator[Batch]:
-    """What the segments of a run hold beyond where they were last read to."""
+def _parts(connection: DuckDBPyConnection, results_dir: Path, run_dir: Path) -> list[Part]:
+    """The segments of a run, in order, with how far each was read."""
     folder = run_dir.relative_to(results_dir).as_posix()
     read = connection.execute(
         "SELECT path, read_bytes FROM segments WHERE starts_with(path, ?)", [f"{folder}/"]
     ).fetchall()
     offsets = dict(read)
-    for path in segments(run_dir):
-        name = f"{folder}/{path.name}"
-        start = offsets.get(name, 0)
-        with disk(path):
-            size = path.stat().st_size
-        if size < start:
-            report.problems.append(f"{name}: shorter than when it was last read; run `{REBUILD}`")
+    parts = []
+    with disk(run_dir):
+        for path in segments(run_dir):
+            name = f"{folder}/{path.name}"
+            parts.append(Part(path, name, offsets.get(name, 0), path.stat().st_size))
+    return parts
+
+
+def _grown_behind(parts: Sequence[Part]) -> bool:
+    """Whether a segment has more whole lines although a later one was read."""
+    last = max((at for at, part in enumerate(parts) if part.start), default=0)
+    return any(part.size > part.start and _has_line(part) for part in parts[:last])
+
+
+def _has_line(part: Part) -> bool:
+    """Whether there is a whole line that was not read: a torn tail is none."""
+    with disk(part.path), part.path.open("rb") as file:
+        file.seek(part.start)
+        return file.readline().endswith(b"\n")
+
+
+def _batches(head: Head, parts: Sequence[Part], report: IngestReport) -> Iterator[Batch]:
+    """What the segments of a run hold beyond where they were last read to."""
+    for part in parts:
+        if part.size < part.start:
+            report.problems.append(
+                f"{part.name}: shorter than when it was last read; run `{REBUILD}`"
+            )
+        if part.size <= part.start:
             continue
-        if size == start:
-            continue
-        with disk(path), path.open("rb") as file:
+        start = part.start
+        with disk(part.path), part.path.open("rb") as file:
             file.seek(start)
-            while lines := file.readlines(BATCH):
-                if not lines[-1].endswith(b"\n"):  # its writer may still be at it, or was killed
-                    lines.pop()
+            whole = True
+            while whole and (lines := file.readlines(BATCH)):
+                whole = lines[-1].endswith(b"\n")
+                if not whole:  # its writer may still be at it, or was killed: what it adds while
+                    lines.pop()  # this is read is no line of its own
                 if lines:
-                    yield (batch := Batch(head, int(path.stem), name, start, lines))
+                    yield (batch := Batch(head, int(part.path.stem), part.name, start, lines))
                     start = batch.end
 
 
@@ -447,11 +515,8 @@ class Batch:
 
     def _read_one(self, offset: int, line: bytes) -> None:
         try:
-            record = record_of(line)
-            if record is None:
-                raise ValueError("not a JSON object with a kind")
-            self._add(offset, offset + len(line), record)
-        except ValueError as error:
+            self._add(offset, offset + len(line), record_of(line))
+        except (ValueError, RecursionError) as error:  # the latter: nested too deep to be written
             self.broken += 1
             said = offset, str(error)
             self.first_broken = min(self.first_broken or said, said)
@@ -463,14 +528,14 @@ class Batch:
             self.rows.setdefault("sessions", []).append((offset, row))
             return
         if kind == "artifact":
-            sha, text = record.get("sha256"), record.get("text")
-            if not isinstance(text, str) or digest(text) != sha:
-                raise ValueError("the text of an artifact does not have its digest")
-            place = {"sha256": sha, "path": self.path, "start": offset, "bytes": end - offset}
+            place = {
+                "sha256": record["sha256"],
+                "path": self.path,
+                "start": offset,
+                "bytes": end - offset,
+            }
             self.rows.setdefault("artifacts", []).append((offset, {"run_no": run_no, **place}))
             return
-        if not isinstance(record.get("result_key"), str):
-            raise ValueError(f"a {kind!r} record without a result_key")
         if kind in ("result", "verdict"):
             self._add_grading(offset, kind == "result", record)
             return
@@ -480,18 +545,17 @@ class Batch:
             record = {**record, "fields": fields}
         row = self._row(with_fresh_cost(record), FACTS[known])
         if known == "note":  # in the order of the method's
-            row["fields"] = clean(json.dumps(fields, ensure_ascii=False, separators=(",", ":")))
+            text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+            row["fields"] = clean_json(text)
         self.rows.setdefault(TABLE_OF[known], []).append((offset, row))
 
     def _row(self, record: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
-        row = {n: cell(record.get(n), k) for n, k in columns.items() if n not in columnar.GIVEN}
+        row = {n: cell(record.get(n), k) for n, k in columns.items() if n not in GIVEN}
         row |= {"run_no": self.head.run_no, "segment": self.segment}
         row["logged_at"] = cell(record.get("at"), "DOUBLE")
         return row
 
     def _add_grading(self, offset: int, made: bool, record: dict[str, Any]) -> None:
-        if not isinstance(record.get("problem_id"), str):
-            raise ValueError(f"a {record['kind']!r} record without a problem_id")
         if made:
             row = self._row(with_fresh_cost(record), TOLD)
             row |= {"problem_no": None, "regrades": 0}
@@ -499,7 +563,8 @@ class Batch:
                 row["grader_version"] = self.head.grader_version
         else:
             row = self._row(record, GRADINGS)
-            row |= {"first": False, "solution_sha": cell(record.get("solution_sha"), "TEXT")}
+            row |= {"first": False, "held": None}
+            row["solution_sha"] = cell(record.get("solution_sha"), "TEXT")
         self.gradings.append((offset, made, row))
 
     def write(self, connection: DuckDBPyConnection, problems: Numbers) -> None:
@@ -600,24 +665,27 @@ class Batch:
             if key not in again and now is not None:
                 history.append(self._as_first(connection, now))
             again.add(key)
-            history.append({name: row[name] for name in GRADINGS})
-            if now is not None and holds(row, now):
-                held[key] = changed[key] = regraded({**now, "regrades": now["regrades"] + 1}, row)
+            taken = now is not None and holds(row, now)
+            history.append({**{name: row[name] for name in GRADINGS}, "held": taken})
+            if taken:
+                assert now is not None
+                held[key] = changed[key] = regraded(now, row)
         return changed, history
 
     def _as_first(self, connection: DuckDBPyConnection, result: Row) -> Row:
         """A result's own grading as a row of `verdicts`; where it was done, its session says."""
         found = first(
             connection,
-            "SELECT coalesce(s.environment, r.run_json ->> '$.environment'), "
-            "coalesce(s.sandbox, r.run_json ->> '$.sandbox') "
+            "SELECT coalesce(s.environment, try(r.run_json ->> '$.environment')), "
+            "coalesce(s.sandbox, try(r.run_json ->> '$.sandbox')) "
             "FROM runs AS r LEFT JOIN sessions AS s ON s.run_no = r.run_no AND s.segment = ? "
             "AND s.event = 'start' WHERE r.run_no = ? LIMIT 1",
             result["segment"], self.head.run_no,
         )  # fmt: skip
         environment, sandbox = found or (None, None)
         row = {name: result.get(name) for name in GRADINGS}
-        return {**row, "environment": environment, "sandbox": sandbox, "first": True}
+        place = {"environment": environment, "sandbox": sandbox}
+        return {**row, **place, "first": True, "held": True}
 
     def tell(self, report: IngestReport) -> None:
         """Count in a report what is now in the database."""
@@ -692,7 +760,7 @@ def _settle(connection: DuckDBPyConnection, run_no: int) -> None:
         later = connection.execute(
             "SELECT v.problem_id, v.sample, v.environment, v.sandbox FROM verdicts AS v "
             "JOIN results AS r ON r.run_no = v.run_no AND r.result_key = v.result_key "
-            "WHERE v.run_no = ? AND NOT v.first AND v.verdict <> 'invalid' AND r.regrades > 0 "
+            "WHERE v.run_no = ? AND NOT v.first AND v.held AND r.regrades > 0 "
             "ORDER BY v.segment, v.rowid",
             [run_no],
         ).fetchall()
@@ -711,11 +779,16 @@ def _settle(connection: DuckDBPyConnection, run_no: int) -> None:
     )
 
 
-def _mark_the_dead(connection: DuckDBPyConnection, results_dir: Path) -> None:
+def _mark_the_dead(connection: DuckDBPyConnection, results_dir: Path, report: IngestReport) -> None:
     """A run that was killed could not say so: it is interrupted, not running."""
     running = connection.execute("SELECT run_no, run_id FROM runs WHERE status = 'running'")
     for run_no, run_id in running.fetchall():
-        if writer_is_gone(results_dir / "runs" / run_id):
+        try:
+            gone = writer_is_gone(results_dir / "runs" / run_id)
+        except StoreError as error:
+            report.problems.append(str(error))
+            continue
+        if gone:
             connection.execute("UPDATE runs SET status = 'interrupted' WHERE run_no = ?", [run_no])
 
 

@@ -4,7 +4,8 @@
 `write` per record, so that kill -9 can tear at most the last line; a reader skips a torn line.
 Everything else (DuckDB, the board, tables) is derived and can be deleted.
 
-Records (`kind`, and `at` = unix seconds, in all of them; texts stand once, by SHA-256):
+Records (`kind`, and `at` = unix seconds, in all of them; texts stand once, by SHA-256); one with a
+field of another type than `harness.kinds` has is none, for all who read:
 
 - `session`: `event` start|end, `status` running|complete|partial|interrupted|budget|refused|failed;
   a start says `problems` and `samples` asked for, how many are `resumed`, and with what they are
@@ -47,6 +48,7 @@ Records (`kind`, and `at` = unix seconds, in all of them; texts stand once, by S
   `problem_id`, `sample`, `verdict`, `detail`, `fresh`, `base`, `plus`, `solution_sha`,
   `grader_version`, `environment`, `sandbox`. The last one after its result holds in the place of
   what that says, unless it is `invalid` (ours was at fault) or on another program (`regraded`).
+  It says nothing of `reruns` and `hidden`: these stay as they were first graded.
 
 run.json of an imported run says where it is from: `kind` is `imported`, and `origin` has `format`,
 `file`, `sha256`, `tool` and `imported_at`.
@@ -73,10 +75,12 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError
+from harness.kinds import GRADED, LIMITS, check, fits
 
 LOCK_WAIT_S = 1.0  # for a lock that a reader may hold
 
@@ -108,8 +112,8 @@ class Journal:
                 )
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"process {os.getpid()}".encode(), 0)
-            numbers = [int(p.stem) for p in run_dir.glob("*.jsonl") if p.stem.isdigit()]
-            path = run_dir / f"{max(numbers, default=0) + 1:04d}.jsonl"
+            number = max((int(p.stem) for p in segments(run_dir)), default=0) + 1
+            path = run_dir / f"{number:04d}.jsonl"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             self._file = os.open(path, flags, 0o644)
         except OSError as error:
@@ -165,7 +169,8 @@ def _locked(lock: int) -> bool:
 def read_segment(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
     """Yield (offset, end, record) of every whole line from byte `start`; None for a broken line.
 
-    An unfinished last line is not yielded: its writer may still be at it, or was killed.
+    Broken is what holds anything else than a record of its kind may (`harness.kinds`). An
+    unfinished last line is not yielded: its writer may still be at it, or was killed.
     """
     with path.open("rb") as file:
         file.seek(start)
@@ -173,23 +178,36 @@ def read_segment(path: Path, start: int = 0) -> Iterator[tuple[int, int, dict[st
         for line in file:
             if not line.endswith(b"\n"):
                 return
-            yield offset, offset + len(line), record_of(line)
+            try:
+                record = record_of(line)
+            except ValueError:
+                record = None
+            yield offset, offset + len(line), record
             offset += len(line)
 
 
-def record_of(line: bytes) -> dict[str, Any] | None:
-    """The record of a line; None where it holds none."""
+def record_of(line: bytes) -> dict[str, Any]:
+    """The record of a line. Raises ValueError, one line, where it holds none: `kinds.check`."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):  # the latter: nested a thousandfold
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("kind"), str) else None
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        raise ValueError("not a JSON object with a kind")
+    check(record)
+    if record["kind"] == "artifact" and digest(record["text"]) != record["sha256"]:
+        raise ValueError("the text of an artifact does not have its digest")
+    return record
 
 
 def segments(run_dir: Path) -> list[Path]:
     """The run's segments in the order in which they were begun."""
-    own = (path for path in run_dir.glob("*.jsonl") if path.stem.isdigit())
-    return sorted(own, key=lambda path: int(path.stem))
+    found = [
+        (int(path.stem), path.name, path)
+        for path in run_dir.glob("*.jsonl")
+        if path.stem.isdecimal() and int(path.stem) < LIMITS["INTEGER"] and path.is_file()
+    ]
+    return [path for _, _, path in sorted(found)]
 
 
 def read_run(run_dir: Path) -> Iterator[dict[str, Any]]:
@@ -201,23 +219,36 @@ def read_run(run_dir: Path) -> Iterator[dict[str, Any]]:
 
 
 _NEEDED = {  # what resuming reads of a record; a line that lacks it is as good as lost
-    "artifact": {"sha256", "text"},
     "session": {"at", "event"},
-    "result": {"result_key", "problem_id", "sample", "verdict", "detail", "calls", "wall_s"}
-    | {"prompt_tokens", "completion_tokens", "cost_usd"},
-    "verdict": {"result_key", "verdict"},
-    "call": {"at", "result_key", "request_sha", "response_sha", "model", "error", "latency_s"}
+    "result": {"detail", "wall_s", "prompt_tokens", "completion_tokens", "cost_usd"},
+    "workflow": {"calls"},
+    "call": {"at", "request_sha", "response_sha", "model", "error", "latency_s"}
     | {"prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "finish"}
     | {"cost_usd"},
+}
+_KNOWN = {  # ... and what of it may not be null
+    "session": ("at", "event"),
+    "result": ("verdict", "calls"),
+    "verdict": ("verdict",),
+    "call": ("at", "request_sha", "model"),
+}
+_BESIDE = {  # ... and the types of what it reads that is in no table
+    "session": {"elapsed_s": "DOUBLE"},
+    "call": {"charged_tokens": "BIGINT", "charged_usd": "DOUBLE", "occurrence": "INTEGER"},
 }
 
 
 def whole(record: Mapping[str, Any]) -> bool:
     """Whether a record has the fields that resuming reads."""
-    return _NEEDED.get(record["kind"], set()) <= record.keys()
-
-
-GRADED = ("verdict", "detail", "fresh", "base", "plus")  # what a grading says
+    kind = record["kind"]
+    return (
+        _NEEDED.get(kind, set()) <= record.keys()
+        and all(record.get(name) is not None for name in _KNOWN.get(kind, ()))
+        and all(
+            record.get(name) is None or fits(record[name], type_)
+            for name, type_ in _BESIDE.get(kind, {}).items()
+        )
+    )
 
 
 def holds(verdict: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
@@ -227,11 +258,17 @@ def holds(verdict: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
 
 
 def regraded(result: dict[str, Any], verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """A `result` with what a later `verdict` says in its place; itself where that does not hold."""
+    """A `result` with what a later `verdict` says in its place; itself where that does not hold.
+
+    `regrades` counts these. What the verdict says nothing of stays: `reruns` are of the grader that
+    graded the sample first.
+    """
     if not holds(verdict, result):
         return result
     names = (*GRADED, "grader_version")
-    return {**result, **{name: verdict.get(name) for name in names}}
+    before = result.get("regrades")
+    count = (before if isinstance(before, int) else 0) + 1
+    return {**result, **{name: verdict.get(name) for name in names}, "regrades": count}
 
 
 def last_results(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -249,10 +286,15 @@ def last_results(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a small file as a whole. Raises StoreError."""
+    """Replace a small file of JSON as a whole. Raises StoreError.
+
+    Half a pair, as a byte of a command line that is no UTF-8 comes to us, is written as its escape.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         os.replace(temporary, path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise StoreError(f"{path}: cannot write: {error.strerror}") from error

@@ -3,10 +3,11 @@
 A run that is not here is copied under a temporary name and then renamed, so it is here as a whole
 or not at all. One that is here under the same name must be the same run (`SAME`); then its segments
 come in under new numbers, unless they are here already, byte by byte; one that has grown since it
-was taken replaces what is here of it. Of a segment whose last line is torn the whole lines count.
-So shards of one run on several machines become one run, the same merge again changes nothing, and
-after one that was cut off the next one does the rest. Where two sides have graded the same sample,
-the one that came last holds: that of the later directory, over ours.
+was taken replaces what is here of it. Where theirs is ours gone on with, as a search can be, their
+run.json and what else lies beside the journals hold, too. Of a segment whose last line is torn the
+whole lines count. So shards of one run on several machines become one run, the same merge again
+changes nothing, and after one that was cut off the next one does the rest. Where two sides have
+graded the same sample, the one that came last holds: that of the later directory, over ours.
 
 What is refused is refused by name, and nothing of it is taken: a run that is being written on
 either side, another run of the same name, symbolic links, a folder that describes no run.
@@ -15,17 +16,16 @@ either side, another run of the same name, symbolic links, a folder that describ
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import StoreError, UsageError
-from harness.journal import canonical, segments, write_atomically
+from harness.journal import canonical, record_of, segments, write_atomically
 from harness.store import Store, disk, only_writer, read_run_json, writer_is_gone
 
 # What two run.json of one run agree on. Limit, problems, machine, commit and prices may differ:
@@ -170,9 +170,11 @@ def _head(run_dir: Path) -> dict[str, Any]:
 def _copy(results_dir: Path, ours: Path, other: Path, theirs: Path) -> Merged:
     """A run that is not here: its files under a temporary name, then renamed as a whole."""
     part = results_dir / f"{PART}{theirs.name}"
-    size = samples = count = 0
-    with disk(ours):
+    size = count = 0
+    keys: set[str] = set()
+    with disk(ours), ExitStack() as at_end:
         part.mkdir()
+        at_end.callback(shutil.rmtree, part, ignore_errors=True)  # gone by its name once it is here
         journals = set(segments(theirs))
         for path in sorted(theirs.iterdir()):
             if path.name.startswith("."):
@@ -184,15 +186,14 @@ def _copy(results_dir: Path, ours: Path, other: Path, theirs: Path) -> Merged:
             size += taken
             if path in journals:
                 count += 1
-                samples += len(_keys(part / path.name))
+                keys |= _keys(part / path.name)
         try:
             os.rename(part, ours)
         except OSError:
-            shutil.rmtree(part)
             if not ours.is_dir():
                 raise
             raise _Refused("a run of that name was begun here meanwhile; merge again") from None
-    return Merged(theirs.name, other, "new", count, size, samples, 0)
+    return Merged(theirs.name, other, "new", count, size, len(keys), 0)
 
 
 def _extend(ours: Path, other: Path, theirs: Path, head: Mapping[str, Any]) -> Merged:
@@ -202,29 +203,30 @@ def _extend(ours: Path, other: Path, theirs: Path, head: Mapping[str, Any]) -> M
     with disk(ours):
         own = {path: _whole_bytes(path) for path in segments(ours)}
         steps = list(_steps(own, segments(theirs)))
-        if steps and (why := _no_shards(head)) and not _went_on(own, segments(theirs)):
+        went_on = bool(steps) and _went_on(own, segments(theirs))
+        if steps and (why := _no_shards(head)) and not went_on:
             raise _Refused(f"{why}; delete the one here to take the other")
         before: set[str] = set()
         if steps:
             before = {key for path in own for key in _keys(path)}
         number = max((int(path.stem) for path in own), default=0)
-        size, came, again = 0, set[str](), set[str]()
+        size, came = 0, set[str]()
+        files = _copy_others(ours, theirs, newer=went_on)
         for path, old, whole in steps:
             if old is None:
                 number += 1
             target = ours / f"{number:04d}.jsonl" if old is None else old
             part = ours / f"{PART}{target.name}"
             _copy_bytes(path, part, whole)
-            keys = _keys(part)
-            again |= set() if old is not None else keys & before
-            came |= keys if old is None else keys - before
-            size += whole - (0 if old is None else own[old])
+            start = 0 if old is None else own[old]
+            came |= _keys(part, start)
+            size += whole - start
             os.replace(part, target)
-        files = _copy_others(ours, theirs)
-    if here.get("first_look") and head.get("first_look") is False:
+    if not went_on and here.get("first_look") and head.get("first_look") is False:
         write_atomically(ours / "run.json", canonical({**here, "first_look": False}))
     outcome: Literal["extended", "same"] = "extended" if steps or files else "same"
-    return Merged(theirs.name, other, outcome, len(steps), size, len(came), len(again))
+    again = len(came & before)
+    return Merged(theirs.name, other, outcome, len(steps), size, len(came), again)
 
 
 def _steps(
@@ -300,14 +302,19 @@ def _went_on(own: Mapping[Path, int], theirs: Sequence[Path]) -> bool:
     )
 
 
-def _copy_others(ours: Path, theirs: Path) -> int:
-    """Files beside journals, what a search found say, that are not here yet; how many came."""
+def _copy_others(ours: Path, theirs: Path, *, newer: bool) -> int:
+    """Files beside journals, what a search found say, that are not here yet; how many came.
+
+    Where theirs is `newer`, what is here gone on with, theirs take the place of those here, of
+    run.json too. They come before the segments: a merge that is cut off in between is made again.
+    """
     count = 0
     journals = set(segments(theirs))
     for path in sorted(theirs.iterdir()):
-        if path.name.startswith(".") or path.name == "run.json" or path in journals:
+        if path.name.startswith(".") or path in journals:
             continue
-        if not (ours / path.name).exists():
+        here = ours / path.name
+        if not here.exists() or (newer and here.read_bytes() != path.read_bytes()):
             part = ours / f"{PART}{path.name}"
             _copy_bytes(path, part, path.stat().st_size)
             os.replace(part, ours / path.name)
@@ -316,11 +323,15 @@ def _copy_others(ours: Path, theirs: Path) -> int:
 
 
 def _copy_bytes(source: Path, target: Path, size: int) -> None:
-    """The first bytes of a file as a new one."""
-    with source.open("rb") as read, target.open("wb") as written:
-        while size > 0 and (block := read.read(min(BLOCK, size))):
-            written.write(block)
-            size -= len(block)
+    """The first bytes of a file as a new one, or none of it."""
+    try:
+        with source.open("rb") as read, target.open("wb") as written:
+            while size > 0 and (block := read.read(min(BLOCK, size))):
+                written.write(block)
+                size -= len(block)
+    except OSError:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def _whole_bytes(path: Path) -> int:
@@ -337,19 +348,18 @@ def _whole_bytes(path: Path) -> int:
     return 0
 
 
-def _keys(path: Path) -> set[str]:
-    """The keys of the results in a segment."""
+def _keys(path: Path, start: int = 0) -> set[str]:
+    """The keys of the results in a segment, from a byte on."""
     found = set()
     with path.open("rb") as file:
+        file.seek(start)
         for line in file:
             if b'"result"' not in line or not line.endswith(b"\n"):
                 continue
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # left out by every reader, and counted by the store
-            if isinstance(record, dict) and record.get("kind") == "result":
-                found.add(str(record.get("result_key")))
+            with suppress(ValueError):  # left out by every reader, and counted by the store
+                record = record_of(line)
+                if record["kind"] == "result":
+                    found.add(record["result_key"])
     return found
 
 

@@ -219,7 +219,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def tango(only_a: float, only_b: float, problems: int, z: float = Z95) -> tuple[float, float]:
-    """Tango's score interval (low, high) of a paired difference of shares, A less B.
+    """Tango's score interval (low, high) of a paired difference of shares, A minus B.
 
     The differences that a score test would not reject; found by bisection. At 0 that test is
     McNemar's without correction, so the interval and the p-value agree but at the very edge.
@@ -354,7 +354,7 @@ def _compared(a: _Row, b: _Row, scale: int) -> tuple[float | None, float | None,
 def paired_bootstrap(
     a: Mapping[str, Tally], b: Mapping[str, Tally], *, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float] | None:
-    """The 95% interval of A less B by drawing problems anew, both systems' outcomes together.
+    """The 95% interval of A minus B by drawing problems anew, both systems' outcomes together.
 
     Beside `difference`, for whoever doubts Student's t there: no assumption but that problems are
     like one another. Tango's interval where all differ alike; None without a problem in common.

@@ -9,7 +9,10 @@ Numbers that a database gives (`run_no`, `problem_no`) are its own; `rebuild` gi
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import StoreError
-from harness.journal import GRADED, canonical, digest
+from harness.journal import canonical, digest
+from harness.kinds import FACTS, GRADING, LIMITS, SAMPLE, SESSION, VERDICTS
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -26,68 +30,16 @@ SCHEMA_VERSION = 8
 REBUILD = "python -m harness rebuild"
 FEW = 500  # rows that go into one statement as JSON
 MANY = 5_000  # rows from which an import of 0.3 s pays
-LIMITS = {"INTEGER": 2**31, "BIGINT": 2**63, "DOUBLE": 1e300}
 
-# Columns that every fact has; `segment` is the number of the journal file that it came from.
-SAMPLE = {"run_no": "INTEGER", "segment": "INTEGER", "logged_at": "DOUBLE", "result_key": "TEXT",
-          "problem_id": "TEXT", "sample": "INTEGER"}  # fmt: skip
-# ... and what happened in a round, or at another problem that the sample looked at (`about`)
-STEP = SAMPLE | {"round": "INTEGER", "about": "TEXT"}
-# What a grading says.
-GRADING = dict.fromkeys(GRADED, "TEXT")
-
-# One table per kind of record; JSON marks a value that is kept as JSON text. No key index on
-# facts: it costs more than it saves. Times are unix seconds, costs US dollars, NULL is unknown.
-# `cost_usd` is what was paid, `fresh_cost_usd` what it costs where no reply is kept.
-FACTS: dict[str, dict[str, str]] = {
-    "result": SAMPLE  # what was found by the last grading of the sample
-    | GRADING
-    | {"solution_sha": "TEXT", "prompt_tokens": "BIGINT", "completion_tokens": "BIGINT",
-       "calls": "INTEGER", "rounds": "INTEGER",
-       "cached_calls": "INTEGER", "cost_usd": "DOUBLE", "fresh_cost_usd": "DOUBLE",
-       "price_table": "TEXT", "wall_s": "DOUBLE", "grade_s": "DOUBLE",
-       "feedback_passed": "INTEGER", "feedback_total": "INTEGER", "reruns": "JSON",
-       "error_kind": "TEXT",
-       "problem_no": "INTEGER",  # of `problems`
-       "grader_version": "TEXT",  # of that grading
-       "regrades": "INTEGER"},  # 0: as first graded
-    "round": STEP
-    | {"parent": "INTEGER", "modification": "TEXT", "workflow_sha": "TEXT",
-       "prompts_sha": "TEXT", "reply_sha": "TEXT", "score": "DOUBLE", "scores": "JSON",
-       "same_as_template": "BOOLEAN",
-       "error": "TEXT", "error_class": "TEXT", "code_sha": "TEXT"},
-    "feedback": STEP
-    | {"code_sha": "TEXT", "passed": "INTEGER", "total": "INTEGER",
-       "verdict": "TEXT", "errors": "JSON"},
-    "workflow": STEP
-    | {"calls": "INTEGER", "operators": "JSON", "answer_sha": "TEXT",
-       "error": "TEXT", "error_class": "TEXT"},
-    "call": STEP
-    | {"call_no": "INTEGER", "attempt": "INTEGER", "role": "TEXT", "operator": "TEXT",
-       "output_format": "TEXT",
-       "model": "TEXT", "request_sha": "TEXT", "response_sha": "TEXT", "prompt_tokens": "BIGINT",
-       "completion_tokens": "BIGINT", "cached_tokens": "BIGINT", "reasoning_tokens": "BIGINT",
-       "temperature": "DOUBLE", "seed": "BIGINT", "max_tokens": "BIGINT", "cached": "BOOLEAN",
-       "cost_usd": "DOUBLE", "fresh_cost_usd": "DOUBLE", "latency_s": "DOUBLE",
-       "finish": "TEXT", "error": "TEXT", "error_kind": "TEXT"},
-    "hidden": SAMPLE | {"round": "INTEGER", "code_sha": "TEXT", "verdict": "TEXT"},
-    "trial": SAMPLE
-    | {"label": "TEXT", "round": "INTEGER", "passed": "BOOLEAN", "share": "DOUBLE",
-       "detail": "TEXT", "code_sha": "TEXT", "facts": "JSON", "calls": "INTEGER",
-       "tokens": "DOUBLE", "usd": "DOUBLE", "wall_s": "DOUBLE"},
-    "node": STEP
-    | {"number": "INTEGER", "parent": "INTEGER", "label": "TEXT",
-       "score": "DOUBLE", "low": "DOUBLE", "high": "DOUBLE", "error": "TEXT",
-       "workflow_sha": "TEXT", "prompts_sha": "TEXT", "reply_sha": "TEXT"},
-    "note": SAMPLE | {"kind": "TEXT", "fields": "JSON"},  # any other kind that a method notes
-}  # fmt: skip
 TABLE_OF = {"result": "results", "round": "rounds", "feedback": "feedback",
             "workflow": "workflows", "call": "calls", "hidden": "hidden", "trial": "trials",
             "node": "nodes", "note": "notes"}  # fmt: skip
 
-# Once a sample is graded again: every grading of it, in order; `first` as it was made, not again.
+# Once a sample is graded again: every grading of it, in order; `first` as it was made, not again;
+# `held` where it took the place of what held before it.
 GRADINGS = SAMPLE | GRADING | {"grader_version": "TEXT", "environment": "TEXT",
-                               "first": "BOOLEAN", "sandbox": "TEXT"}  # fmt: skip
+                               "first": "BOOLEAN", "sandbox": "TEXT",
+                               "held": "BOOLEAN"}  # fmt: skip
 # One row per run and problem, sums over its samples, unknown as soon as a part is; what is shown
 # by run or by problem is read from here, never from `results`. samples - graded is errored.
 ROLLUP = {"run_no": "INTEGER", "problem_no": "INTEGER", "samples": "INTEGER", "graded": "INTEGER",
@@ -110,13 +62,6 @@ RUN_FIELDS = {
     "environment": "TEXT", "left_out": "JSON", "stage": "TEXT", "artifact": "JSON",
 }  # fmt: skip
 ORIGIN = {"origin": "JSON"}  # of an imported run: format, file, sha256, tool, imported_at
-SESSION = {
-    "event": "TEXT", "status": "TEXT", "problems": "INTEGER", "samples": "INTEGER",
-    "resumed": "INTEGER", "limit": "TEXT", "n_samples": "INTEGER", "sandbox": "TEXT",
-    "commit": "TEXT", "dirty": "BOOLEAN", "command": "TEXT", "harness_version": "TEXT",
-    "versions": "JSON", "asked": "JSON", "environment": "TEXT", "left_out": "JSON",
-    "config": "JSON", "forecast": "JSON", "served_by": "JSON",
-}  # fmt: skip
 TABLES: dict[str, dict[str, str]] = {
     "meta_schema": {"version": "INTEGER", "applied_at": "DOUBLE", "checksum": "TEXT"},
     "runs": {"run_no": "INTEGER"}
@@ -182,7 +127,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE meta_schema ADD COLUMN checksum TEXT",
         "ALTER TABLE runs ADD COLUMN origin TEXT",
         "UPDATE runs SET origin = run_json -> '$.origin' "
-        "WHERE json_type(run_json, '$.origin') = 'OBJECT'",
+        "WHERE try(json_type(run_json, '$.origin')) = 'OBJECT'",
         "CREATE TABLE problems (problem_no INTEGER, benchmark TEXT, problem_id TEXT)",
         "INSERT INTO problems SELECT row_number() OVER (ORDER BY run_no, place)::INTEGER, "
         "benchmark, problem_id FROM (SELECT benchmark, problem_id, min(run_no) AS run_no, "
@@ -201,19 +146,45 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         f"INSERT INTO problem_rollup {ROLLUP_OF} GROUP BY run_no, problem_no ORDER BY ALL",
         "CREATE TABLE verdicts (run_no INTEGER, segment INTEGER, logged_at DOUBLE, "
         "result_key TEXT, problem_id TEXT, sample INTEGER, verdict TEXT, detail TEXT, fresh TEXT, "
-        "base TEXT, plus TEXT, grader_version TEXT, environment TEXT, first BOOLEAN, sandbox TEXT)",
+        "base TEXT, plus TEXT, grader_version TEXT, environment TEXT, first BOOLEAN, sandbox TEXT, "
+        "held BOOLEAN)",
         "CREATE TABLE reported (source TEXT, place TEXT, row_key TEXT, type TEXT, method TEXT, "
         "worker TEXT, meta TEXT, benchmark TEXT, value DOUBLE, printed TEXT, note TEXT)",
         "CREATE TABLE meta_reported (version TEXT)",
     ),
 }
 # What no SQL makes of a version: a query that finds something then sends to `rebuild`.
-REBUILT_IF = {7: "SELECT 1 FROM notes WHERE kind = 'verdict' UNION ALL "
-                 "SELECT 1 FROM results WHERE problem_id IS NULL"}  # fmt: skip
+_NO_VERDICT = " OR ".join(
+    f"{name} NOT IN ({', '.join(repr(str(one)) for one in sorted(VERDICTS))})"
+    for name in ("verdict", "fresh", "base", "plus")
+)
+REBUILT_IF = {
+    7: "SELECT 1 FROM notes WHERE kind = 'verdict' OR NOT json_valid(fields) UNION ALL "
+    "SELECT 1 FROM sessions WHERE NOT json_valid(config) OR NOT json_valid(forecast) UNION ALL "
+    f"SELECT 1 FROM results WHERE problem_id IS NULL OR sample IS NULL OR {_NO_VERDICT}"
+}
+
+
+# What the disk refuses, in the operating system's words, which DuckDB hands on.
+REFUSALS = {
+    os.strerror(number): advice
+    for number, advice in (
+        (errno.ENOSPC, "make room, by `python -m harness delete` say, and try again"),
+        (errno.EDQUOT, "make room, by `python -m harness delete` say, and try again"),
+        (errno.EFBIG, "a file may be no larger here; raise the limit, or use another --out"),
+        (errno.EROFS, "use another --out"),
+        (errno.EACCES, "use another --out, or ask for the right to write here"),
+        (errno.EIO, "the disk fails; copy `runs` away, it holds everything"),
+    )
+}
 
 
 class Damaged(StoreError):
     """The database cannot be read, whatever the reason; a rebuild helps."""
+
+
+class Unwritable(StoreError):
+    """The disk refuses a write: it is full, say. What was written before is whole."""
 
 
 def create(connection: DuckDBPyConnection) -> None:
@@ -244,6 +215,11 @@ def migrate(connection: DuckDBPyConnection, version: int) -> bool:
                 connection.execute(statement)
         _stamp(connection)
     return True
+
+
+def plain_path(path: Path) -> str:
+    """A path in words that can be printed: bytes that are no UTF-8 as escapes."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def version_of(connection: DuckDBPyConnection, path: Path) -> int | None:
@@ -278,13 +254,30 @@ def unreadable(path: Path, error: Exception) -> StoreError:
     first_line = str(error).splitlines()[0]
     if "Could not set lock" in first_line:
         return StoreError(f"{path}: another program has it open: {first_line}")
-    return Damaged(f"{path}: cannot be read ({first_line}); run `{REBUILD}`")
+    return unwritable(path, error) or Damaged(
+        f"{path}: cannot be read ({first_line}); run `{REBUILD}`"
+    )
+
+
+def unwritable(path: Path, error: Exception) -> Unwritable | None:
+    """What to say of an error of DuckDB's that is the disk's; None for any other."""
+    for words, advice in REFUSALS.items():
+        if words in str(error):
+            return Unwritable(f"{path}: {words}; {advice}")
+    return None
 
 
 def connect(path: Path, *, read_only: bool = False) -> DuckDBPyConnection:
-    """An open database. Raises StoreError: damaged, or another program has it open."""
+    """An open database. Raises StoreError: damaged, another program has it open, no such name."""
     import duckdb
 
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise StoreError(
+            f"{plain_path(path)}: its name is no UTF-8, and DuckDB opens no such file; use another "
+            "--out"
+        ) from None
     try:
         return duckdb.connect(str(path), read_only=read_only)
     except duckdb.Error as error:
@@ -300,6 +293,8 @@ def connected(path: Path) -> Iterator[DuckDBPyConnection]:
     try:
         yield connection
     except duckdb.Error as error:
+        if refused := unwritable(path, error):
+            raise refused from error
         first_line = str(error).splitlines()[0]
         raise StoreError(f"{path}: {first_line}; if this stays so, run `{REBUILD}`") from error
     finally:
@@ -310,12 +305,15 @@ def connected(path: Path) -> Iterator[DuckDBPyConnection]:
 @contextmanager
 def transaction(connection: DuckDBPyConnection) -> Iterator[None]:
     """All of what happens within, or nothing of it."""
+    import duckdb
+
     connection.execute("BEGIN")
     try:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        with suppress(duckdb.Error):  # a full disk has rolled back already: say that, not this
+            connection.execute("ROLLBACK")
         raise
 
 
@@ -360,7 +358,7 @@ def cell(value: Any, kind: str) -> Any:
     if value is None or (kind == "BOOLEAN" and isinstance(value, bool)):
         return value
     if kind == "JSON" or (kind == "TEXT" and isinstance(value, dict | list | int | float)):
-        return clean(canonical(value))  # TEXT too: the identity of a price table, say
+        return clean_json(canonical(value))  # TEXT too: the identity of a price table, say
     if kind == "TEXT" and isinstance(value, str):
         return clean(value)
     number = isinstance(value, int | float if kind == "DOUBLE" else int)
@@ -372,6 +370,11 @@ def cell(value: Any, kind: str) -> Any:
 def clean(text: str) -> str:
     """Text that UTF-8 can hold: a lone surrogate becomes its escape."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def clean_json(text: str) -> str:
+    """JSON that DuckDB reads: in it a lone surrogate becomes the text of its escape."""
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\\\u{ord(half[0]):04x}", text)
 
 
 def write_reported(
@@ -387,3 +390,12 @@ def write_reported(
         connection.execute("DELETE FROM meta_reported")
         insert(connection, "reported", rows())
         insert(connection, "meta_reported", [{"version": version}])
+
+
+__all__ = [
+    "CHECKSUM", "FACTS", "FEW", "GRADINGS", "LIMITS", "MANY", "MIGRATIONS", "REBUILD",
+    "REBUILT_IF", "ROLLUP_OF", "RUN_FIELDS", "SCHEMA_VERSION", "SESSION", "TABLES", "TABLE_OF",
+    "Damaged", "Unwritable", "cell", "clean", "clean_json", "connect", "connected", "create",
+    "first", "insert", "insert_table", "migrate", "plain_path", "quoted", "transaction",
+    "unreadable", "unwritable", "version_of", "whole_sum", "write_reported",
+]  # fmt: skip

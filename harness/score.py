@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -244,7 +245,7 @@ def _beside(ours: Row, finding: Finding, package: str, code: str) -> Row:
 
 def of_run(results: Path, run_id: str) -> tuple[dict[str, Any], list[Sample]]:
     """(run.json, its recorded solutions) of a run of ours. Raises UsageError, StoreError."""
-    head, recorded = _recorded(_folder(results, run_id))
+    head, recorded, _ = _recorded(_folder(results, run_id))
     return head, [sample for sample, _ in recorded]
 
 
@@ -255,8 +256,11 @@ def _folder(results: Path, run_id: str) -> Path:
     return run_dir
 
 
-def _recorded(run_dir: Path) -> tuple[dict[str, Any], list[tuple[Sample, dict[str, Any]]]]:
-    """(run.json, each solution with the `result` that names it); invalid ones are no solutions."""
+def _recorded(run_dir: Path) -> tuple[dict[str, Any], list[tuple[Sample, dict[str, Any]]], int]:
+    """(run.json, each solution with the `result` that names it, how many samples have none).
+
+    What is invalid is no solution, whatever program stands beside it: the fault was not its own.
+    """
     from harness.journal import read_run
     from harness.store import read_run_json
 
@@ -269,14 +273,15 @@ def _recorded(run_dir: Path) -> tuple[dict[str, Any], list[tuple[Sample, dict[st
         elif record["kind"] == "result":
             last[record["problem_id"], record["sample"]] = record
     found = [
-        (Sample(problem_id, number, texts.get(sha, ""), "answer", run_dir.name), record)
+        (Sample(problem_id, number, texts.get(str(sha), ""), "answer", run_dir.name), record)
         for (problem_id, number), record in last.items()
-        for sha in [record["solution_sha"]]
-        if record["verdict"] != Verdict.INVALID and (sha is None or sha in texts)
+        for sha in [record.get("solution_sha")]
+        if record.get("verdict") not in (None, Verdict.INVALID)
+        if sha is None or sha in texts
     ]
     if not found:
         raise UsageError(f"{run_dir.name}: no solution is recorded in it")
-    return head, found
+    return head, found, len(last) - len(found)
 
 
 class Keeper:
@@ -331,7 +336,7 @@ class Keeper:
             fresh=report.fresh and str(report.fresh),
             base=parts.get("base") and str(parts["base"]),
             plus=parts.get("plus") and str(parts["plus"]),
-            solution_sha=result["solution_sha"],
+            solution_sha=result.get("solution_sha"),
             **self._told,
         )
         self.kept += 1
@@ -391,7 +396,7 @@ async def score_run(results: Path, run_id: str, sources: DataSources, options: O
 
     Raises HarnessError of many kinds; StoreError with `keep` while a process is writing the run.
     """
-    from harness.store import read_run_json
+    from harness.store import out_option, read_run_json
 
     run_dir = _folder(results, run_id)
     head = read_run_json(run_dir)
@@ -401,9 +406,16 @@ async def score_run(results: Path, run_id: str, sources: DataSources, options: O
         if options.keep:
             environment = graded_where(benchmark, options.cache_dir)
             keeper = stack.enter_context(Keeper(run_dir, environment=environment))
-        recorded = [one for one in _recorded(run_dir)[1] if one[0].problem_id in benchmark.items]
+        _, every, without = _recorded(run_dir)
+        recorded = [one for one in every if one[0].problem_id in benchmark.items]
         if keeper is not None:
             keeper.expect(recorded)
+            if without:
+                again = f"python -m harness resume {shlex.quote(run_id)}{out_option(results)}"
+                options.say(
+                    f"{things(without, 'sample')} without a verdict or its program: not graded "
+                    f"again; `{again}` makes them anew"
+                )
         known = [sample for sample, _ in recorded]
         found = Survey(Counter(sample.problem_id for sample in known))
         scores = await _scored(

@@ -7,6 +7,7 @@ Under one `results` directory:
   counted exactly once: the offset that a segment was read to is committed with its rows.
 - `board-<seq>.duckdb`, named by `board.json`: read-only copies for the leaderboard. DuckDB lets no
   process read a file that another one writes, so readers are given a copy under a new name.
+- `harness.rebuild.duckdb`, `.board-<seq>.duckdb`: half made; whoever next has the lock clears them
 - `.deleted-<run_id>`: a deleted run whose rows are still in the database; `.gone-<run_id>`: one
   whose files still have to go. Whoever next has the lock finishes either.
 - `.merge-<run_id>`: left by a merge that was cut off; the next one clears it (`harness.merge`)
@@ -28,7 +29,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,18 +50,20 @@ from harness.ingest import (
     writer_is_gone,
 )
 from harness.journal import digest, regraded, segments, write_atomically
+from harness.kinds import FACTS
 from harness.schema import (
-    FACTS,
     REBUILD,
     SCHEMA_VERSION,
     TABLE_OF,
     TABLES,
     Damaged,
+    Unwritable,
     connect,
     connected,
     create,
     first,
     migrate,
+    plain_path,
     quoted,
     transaction,
     version_of,
@@ -72,11 +75,13 @@ if TYPE_CHECKING:
 
 VERDICTS = ("result", "hidden", "verdict")  # kinds that say how something was graded
 DELETED, GONE = ".deleted-", ".gone-"  # how the folders of deleted runs begin
+NEW = "harness.rebuild.duckdb"  # a database that is being made
 FOREMOST = ("preset", "workflow", "ranker")  # knobs that say most of what a row is
 LONG = 24  # characters of a knob with its value, from which it stands last
 CHOSEN = {"llm-blender": ("ranker",)}  # knobs that a method settles itself, by what is there
 RANKING = ("benchmark", "benchmark_digest", "list", "protocol", "grader_version", "price_table")
 # what two rows must share to be compared; `ranking` adds the environment where one is needed
+UNTOLD = "unknown of "  # how a digest that is not known stands in a ranking, with its run
 
 
 @dataclass(frozen=True)
@@ -225,30 +230,43 @@ class Store:
         First its folder is moved aside as a whole, then its rows go, then its files: cut off in
         between, it is no run any more, and whoever next has the lock does the rest. Raises
         UsageError for an unknown run; StoreError: it is being written, or the database is locked,
-        damaged or newer, and then nothing has changed.
+        damaged or newer, and then nothing has changed. Where the database cannot be written, on a
+        full disk say, the files go all the same: the error says so, and the rows go as soon as they
+        can.
         """
         folder = find_run(self.results_dir, run_id, exact=True)
         if not (folder / "run.json").exists() and not segments(folder):
             raise UsageError(f"{folder}: holds nothing of a run, so it stays; remove it by hand")
         with self._locked():
             known = self._found_version()  # a database that is refused is refused before the move
-            if known is not None and self._is_current(known):
-                known = SCHEMA_VERSION
-                with connected(self.path) as connection:
-                    self._clear_deleted(connection)
+            try:
+                if known is not None and self._is_current(known):
+                    known = SCHEMA_VERSION
+                    with connected(self.path) as connection:
+                        self._clear_deleted(connection)
+            except Unwritable:
+                self._empty_deleted()
             with disk(folder), only_writer(folder):
                 size = sum(p.lstat().st_size for p in folder.rglob("*") if not p.is_dir())
                 os.replace(folder, self.results_dir / f"{DELETED}{run_id}")
-            rows = 0
-            if known == SCHEMA_VERSION:
-                with connected(self.path) as connection:
-                    rows = self._clear_deleted(connection)
-                if (self.results_dir / "board.json").exists():
+            try:
+                rows = self._forget_deleted(known)
+            except Unwritable:
+                self._empty_deleted()
+                try:
+                    rows = self._forget_deleted(known)  # with the room that the files have left
+                except Unwritable as error:
+                    raise Unwritable(
+                        f"{run_id}: its files are gone, {size / 1e6:,.1f} MB, but not its rows "
+                        f"yet: {error}; they go when the database is next written"
+                    ) from error
+            if known == SCHEMA_VERSION and (self.results_dir / "board.json").exists():
+                try:
                     self._snapshot()
-            elif known is None:
-                self._remove_files()
-            else:
-                self._rebuild()
+                except StoreError as error:
+                    raise StoreError(
+                        f"{run_id}: deleted, but the board shows it still: {error}"
+                    ) from error
         return Deleted(run_id, folder, size, rows)
 
     def _snapshot(self) -> Path:
@@ -257,10 +275,10 @@ class Store:
         with connected(self.path) as connection:
             connection.execute("CHECKPOINT")
         copies = {int(p.stem[6:]): p for p in self.results_dir.glob("board-*.duckdb")
-                  if p.stem[6:].isdigit()}  # fmt: skip
+                  if p.stem[6:].isdecimal()}  # fmt: skip
         seq = max(copies, default=0) + 1
         copy = self.results_dir / f"board-{seq}.duckdb"
-        with disk(copy):
+        with disk(copy), self._no_parts_left():
             temporary = copy.with_name(f".{copy.name}")
             shutil.copyfile(self.path, temporary)
             os.replace(temporary, copy)
@@ -278,6 +296,31 @@ class Store:
         self._remove_files()
         return rows
 
+    def _forget_deleted(self, known: int | None) -> int:
+        """Remove the rows and files of deleted runs from a database of a version; how many rows."""
+        rows = 0
+        if known == SCHEMA_VERSION:
+            with connected(self.path) as connection:
+                rows = self._clear_deleted(connection)
+        elif known is None:
+            self._remove_files()
+        else:
+            self._rebuild()
+        return rows
+
+    def _empty_deleted(self) -> None:
+        """Remove the files of deleted runs whose rows cannot go yet; what is left says that."""
+        with disk(self.results_dir):
+            for aside in self.results_dir.glob(f"{DELETED}*"):
+                if aside.is_symlink() or not aside.is_dir():
+                    continue
+                for inside in aside.iterdir():
+                    if inside.is_dir() and not inside.is_symlink():
+                        shutil.rmtree(inside)
+                    else:
+                        inside.unlink()
+        self._remove_gone()
+
     def _remove_files(self) -> None:
         """Remove the files of deleted runs, whose rows are gone from the database."""
         with disk(self.results_dir):
@@ -287,6 +330,10 @@ class Store:
                 while gone.exists():
                     gone = gone.with_name(f"{gone.name}-")
                 os.replace(aside, gone)
+        self._remove_gone()
+
+    def _remove_gone(self) -> None:
+        with disk(self.results_dir):
             for gone in self.results_dir.glob(f"{GONE}*"):
                 if gone.is_symlink():
                     gone.unlink()
@@ -324,15 +371,16 @@ class Store:
             return migrate(connection, version or 0)
 
     def _rebuild(self) -> IngestReport:
-        new = self.path.with_name("harness.rebuild.duckdb")
+        with self._no_parts_left():
+            return self._made_again()
+
+    def _made_again(self) -> IngestReport:
+        new = self.path.with_name(NEW)
         damaged = False
         try:
             self._found_version()
         except Damaged:
             damaged = True
-        with disk(new):
-            new.unlink(missing_ok=True)
-            _wal(new).unlink(missing_ok=True)
         with connected(new) as connection:
             create(connection)
             _write_reported(connection)
@@ -349,6 +397,26 @@ class Store:
         return report
 
     @contextmanager
+    def _no_parts_left(self) -> Iterator[None]:
+        """Remove what is made within where that fails: it takes room, and is of no use."""
+        try:
+            yield
+        except BaseException:
+            with suppress(StoreError):  # the error that is on its way says more
+                self._remove_parts()
+            raise
+
+    def _remove_parts(self) -> None:
+        """Remove half-made databases: only who has the lock makes one."""
+        new = self.path.with_name(NEW)
+        with disk(self.results_dir):
+            if self.path.is_file() and not self.path.stat().st_size:
+                self.path.unlink()  # made on a full disk; DuckDB opens no empty file
+            for part in (new, _wal(new), *self.results_dir.glob(".board-*.duckdb")):
+                if not part.is_dir():
+                    part.unlink(missing_ok=True)
+
+    @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold `.ingest.lock`; StoreError, naming the holder, after `lock_wait_s`.
 
@@ -359,6 +427,13 @@ class Store:
                 f"no results under {self.results_dir}: there is no such folder; "
                 "`python -m harness eval` makes one"
             )
+        try:
+            str(self.results_dir).encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{plain_path(self.results_dir)}: a name that is no UTF-8, which no database can "
+                "have; use another --out"
+            ) from None
         path = self.results_dir / ".ingest.lock"
         with disk(path):
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -378,7 +453,9 @@ class Store:
                     time.sleep(0.05)
             with disk(path):
                 os.ftruncate(lock, 0)
-                os.pwrite(lock, f"process {os.getpid()}".encode(), 0)
+                with suppress(OSError):  # a full disk takes no name, and may be made room on
+                    os.pwrite(lock, f"process {os.getpid()}".encode(), 0)
+            self._remove_parts()
             yield
         finally:
             os.close(lock)
@@ -390,8 +467,7 @@ def delete_run(results_dir: Path, run_id: str) -> Deleted:
 
 
 def find_run(results_dir: Path, run_id: str, *, exact: bool = False) -> Path:
-    """The folder of a run by its name, or unless `exact` by its path, or a beginning or an end of
-    its name that no other one has.
+    """The folder of a run by its name, or unless `exact` by its path or what only it is `called`.
 
     Raises UsageError, naming near ones, when there is none or more than one.
     """
@@ -402,9 +478,7 @@ def find_run(results_dir: Path, run_id: str, *, exact: bool = False) -> Path:
     asked = Path(run_id)
     if not exact and asked.name in known and asked.resolve() == (runs / asked.name).resolve():
         return runs / asked.name
-    meant = [
-        name for name in known if run_id and (name.startswith(run_id) or name.endswith(run_id))
-    ]
+    meant = called(run_id, known)
     if len(meant) == 1 and not exact:
         return runs / meant[0]
     if len(meant) > 1:
@@ -412,11 +486,24 @@ def find_run(results_dir: Path, run_id: str, *, exact: bool = False) -> Path:
     if not known:
         raise UsageError(f"{run_id}: no run of that name, {runs} holds none")
     near = difflib.get_close_matches(run_id, known, n=3, cutoff=0.4)
-    near = near or [name for name in known if run_id in name][:3] or known[-3:]
+    near = near or meant or known[-3:]
     raise UsageError(
         f"{run_id}: no run of that name under {runs}; near it: {', '.join(near)}; "
         f"`python -m harness list runs{out_option(results_dir)}` names all"
     )
+
+
+def called(name: str, known: Iterable[str]) -> list[str]:
+    """Those of the known names that a name, or a part of one, means: one where it is clear.
+
+    The name itself; else those that begin or end so; else those that it is a part of anywhere. The
+    one rule for runs wherever they are named.
+    """
+    names = list(known)
+    if not name or name in names:
+        return [name] if name else []
+    ends = [one for one in names if one.startswith(name) or one.endswith(name)]
+    return ends or [one for one in names if name in one]
 
 
 def out_option(results_dir: Path) -> str:
@@ -432,7 +519,7 @@ def current_snapshot(results_dir: Path) -> Pointer | None:
         return Pointer(int(found["seq"]), results_dir / Path(found["file"]).name)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise StoreError(f"{path}: not readable ({error!r}); run `{REBUILD}`") from error
 
 
@@ -531,7 +618,8 @@ def only_writer(run_dir: Path) -> Iterator[None]:
             ) from None
         with disk(run_dir):
             os.ftruncate(lock, 0)
-            os.pwrite(lock, f"process {os.getpid()}".encode(), 0)
+            with suppress(OSError):  # as in `Store._locked`
+                os.pwrite(lock, f"process {os.getpid()}".encode(), 0)
         yield
     finally:
         os.close(lock)
@@ -587,9 +675,15 @@ def _said(value: Any) -> str:
 
 
 def ranking(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a run and another must share to be compared at all, from its columns."""
-    environment = row.get("environment") if row.get("needs_environment") else None
-    return tuple(str(x or "") for x in (*(row.get(name) for name in RANKING), environment))
+    """What a run and another must share to be compared at all, from its columns.
+
+    Data that nobody knows is the same as no other: such a run stands alone.
+    """
+    shared = {name: row.get(name) for name in RANKING}
+    shared["environment"] = row.get("environment") if row.get("needs_environment") else None
+    if not shared["benchmark_digest"]:
+        shared["benchmark_digest"] = f"{UNTOLD}{row.get('run_id')}"
+    return tuple(str(value or "") for value in shared.values())
 
 
 def _wal(path: Path) -> Path:
@@ -597,9 +691,9 @@ def _wal(path: Path) -> Path:
 
 
 __all__ = [
-    "FACTS", "MIXED", "REBUILD", "SCHEMA_VERSION", "TABLES", "TABLE_OF", "UNGRADED", "Deleted",
-    "IngestReport", "Pointer", "Store", "Trajectory", "current_snapshot", "delete_run", "disk",
-    "find_run", "gradings", "is_simulated", "named", "named_in", "only_writer", "open_snapshot",
-    "out_option", "plain", "ranking", "read_artifact", "read_run_json", "session_row", "standing",
-    "trajectory", "with_fresh_cost", "writer_is_gone",
+    "FACTS", "MIXED", "REBUILD", "SCHEMA_VERSION", "TABLES", "TABLE_OF", "UNGRADED", "UNTOLD",
+    "Deleted", "IngestReport", "Pointer", "Store", "Trajectory", "called", "current_snapshot",
+    "delete_run", "disk", "find_run", "gradings", "is_simulated", "named", "named_in",
+    "only_writer", "open_snapshot", "out_option", "plain", "ranking", "read_artifact",
+    "read_run_json", "session_row", "standing", "trajectory", "with_fresh_cost", "writer_is_gone",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Runs of other machines come into ours: whole or not at all, once, and named when refused."""
 
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -273,10 +274,15 @@ def test_a_search_is_taken_when_it_went_on_and_refused_when_it_is_another(tmp_pa
     shard(here, (0,), stage="fit")
     shutil.copytree(here, there)
     shard(there, (1,))
+    (here / "runs" / "run-a" / "artifact.json").write_text('{"found": 0}')
     (there / "runs" / "run-a" / "artifact.json").write_text('{"found": 1}')
+    head = json.loads((there / "runs" / "run-a" / "run.json").read_text())
+    (there / "runs" / "run-a" / "run.json").write_text(json.dumps({**head, "started_at": 5.0}))
     report = merge(here, [there])
     assert told(report) == [("run-a", "extended", 1, 1, 0)]
     assert (here / "runs" / "run-a" / "artifact.json").read_text() == '{"found": 1}'
+    assert rows(here, "SELECT started_at FROM runs") == [(5.0,)]
+    assert told(merge(here, [there])) == [("run-a", "same", 0, 0, 0)]
     shard(tmp_path / "other", (2,), stage="fit")
     (reason,) = merge(here, [tmp_path / "other"]).refused.values()
     assert "another search of the same name" in reason
@@ -346,3 +352,36 @@ def test_a_merge_that_is_killed_leaves_nothing_half_and_the_next_one_does_the_re
         ]  # fmt: skip
         assert rows(here, HELD) == [(problem_id, "passed") for problem_id in ALL]
         assert rows(here, "SELECT count(*) FROM calls") == [(4,)]
+
+
+def test_a_sample_counts_once_however_often_its_run_says_it(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    shard(there, (0, 1))
+    shard(there, (1, 2), "wrong")
+    assert told(merge(here, [there])) == [("run-a", "new", 2, 3, 0)]
+    with (there / "runs" / "run-a" / "0001.jsonl").open("a") as file:  # one that is here, one new
+        for problem_id in (ALL[0], ALL[3]):
+            made = {"kind": "result", "result_key": f"key {problem_id}", "problem_id": problem_id}
+            file.write(json.dumps({**made, "sample": 0, "verdict": "timeout"}) + "\n")
+        file.write('{"kind": "result", "result_key": ["none"]}\n')
+    assert told(merge(here, [there])) == [("run-a", "extended", 1, 2, 1)]
+    assert rows(here, HELD) == [(ALL[0], "timeout"), (ALL[1], "wrong"), (ALL[2], "wrong"),
+                                (ALL[3], "timeout")]  # fmt: skip
+
+
+def test_a_merge_onto_a_full_disk_leaves_nothing_half(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    shard(here, (0,))
+    shard(there, range(4))
+    shard(there, range(4), run_id="run-b")
+    before = files(here)
+    most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        for _ in range(2):
+            with pytest.raises(StoreError, match="File too large"):
+                merge(here, [there])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    assert files(here) == before
+    assert [one.outcome for one in merge(here, [there]).merged] == ["extended", "new"]

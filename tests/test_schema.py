@@ -89,6 +89,28 @@ def test_what_a_migrated_database_holds_is_counted_on(tmp_path: Path) -> None:
     assert (origin, kind) == ("evalplus", "measured")
 
 
+def test_half_a_pair_in_an_old_run_json_keeps_no_database_from_being_migrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = of_schema_7(tmp_path)
+    head = tmp_path / "runs" / "run-a" / "run.json"
+    head.write_text('{"extra": "\\ud800", ' + head.read_text().lstrip()[1:])
+    with duckdb.connect(str(old.path)) as connection:
+        connection.execute(
+            'UPDATE runs SET run_json = \'{"extra":"\\ud800",\' || run_json[2:] '
+            "WHERE run_id = 'run-a'"
+        )
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "_rebuild", None)
+        assert old.ingest().problems == []
+    migrated = everything(old)
+    with duckdb.connect(str(old.path), read_only=True) as connection:
+        found = "SELECT run_json ->> '$.extra' FROM runs WHERE run_id = 'run-a'"
+        assert connection.execute(found).fetchall() == [("\\ud800",)]
+    old.rebuild()
+    assert everything(old) == migrated
+
+
 def test_a_migration_that_fails_half_way_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +130,8 @@ def test_a_migration_that_fails_half_way_changes_nothing(
     "odd",
     ["INSERT INTO notes (run_no, kind) VALUES (1, 'verdict')",
      "INSERT INTO results (run_no) VALUES (1)",
+     "UPDATE results SET verdict = 'solved'", "UPDATE results SET fresh = '[\"passed\"]'",
+     "INSERT INTO notes (run_no, fields) VALUES (1, '{\"a\": \"\\ud800\"}')",
      "UPDATE meta_schema SET version = 6"],
 )  # fmt: skip
 def test_what_no_migration_makes_right_is_made_again_from_the_journals(

@@ -13,6 +13,7 @@ import pytest
 
 from harness import benchmarks, official
 from harness.benchmarks import DataSources
+from harness.command import named_run
 from harness.deviations import DEVIATIONS, explain
 from harness.environments import default_cache_dir
 from harness.errors import BenchmarkError, SandboxError, StoreError, UsageError
@@ -272,7 +273,8 @@ def run_on_disk(results, benchmark, solutions):
     run_dir = results / "runs" / "some-run"
     journal = Journal(run_dir)
     for problem_id, code in solutions:
-        fields = {"problem_id": problem_id, "sample": 0, "verdict": "wrong"}
+        fields = {"result_key": problem_id, "problem_id": problem_id, "sample": 0}
+        fields["verdict"] = "wrong"
         journal.write("result", solution_sha=journal.artifact(code), **fields)
     journal.close()
     head = {
@@ -369,8 +371,14 @@ async def test_kept_verdicts_are_added_and_hold_and_nothing_is_overwritten(load,
         scores = await score_run(tmp_path, "some-run", *keeping(shared, tmp_path, said))
     assert scores.counts == {"passed": 1, "wrong": 1}
     assert (run_dir / "0001.jsonl").read_bytes() == before
-    assert said == [f"2 verdicts kept in {run_dir}, 1 of them other than before",
-                    f"2 verdicts kept in {run_dir}, 0 of them other than before"]  # fmt: skip
+    without = (
+        "1 sample without a verdict or its program: not graded again; "
+        f"`python -m harness resume some-run --out {tmp_path}` makes them anew"
+    )
+    kept = (
+        f"2 verdicts kept in {run_dir}, {changed} of them other than before" for changed in (1, 0)
+    )
+    assert said == [line for one in kept for line in (without, one)]
     with open_snapshot(tmp_path) as board:
         held = board.execute(
             "SELECT problem_id, verdict, grader_version, regrades FROM results ORDER BY 1"
@@ -389,6 +397,17 @@ async def test_kept_verdicts_are_added_and_hold_and_nothing_is_overwritten(load,
     (first, second, _) = [line for line in page if line.startswith("  grading ")]
     assert first.startswith("  grading 1: wrong · as the sample was made · ")
     assert f"2: passed (overlap-free passed) · grader {GRADER_VERSION} · environment " in second
+
+
+async def test_a_run_to_score_is_named_as_in_show(load, shared, tmp_path):
+    run_dir = graded_run(tmp_path, load("humaneval"), [("HumanEval/53", ADD, "wrong")])
+    options = keeping(shared, tmp_path, [])[1]
+    sources = DataSources(data_dir=shared / "data", offline=True)
+    for name in ("some", "me-r", "latest", str(run_dir)):
+        out, run_id = named_run(tmp_path, name)
+        assert (out, run_id) == (tmp_path, "some-run")
+    scores = await score_run(out, run_id, sources, replace(options, keep=False))
+    assert scores.counts == {"passed": 1}
 
 
 async def test_verdicts_are_kept_in_no_run_that_is_being_written(load, shared, tmp_path):

@@ -1,7 +1,12 @@
 """The database counts each record of the journals exactly once, and can always be made again."""
 
+import contextlib
+import errno
+import io
 import json
 import os
+import random
+import resource
 import signal
 import subprocess
 import sys
@@ -13,8 +18,17 @@ from typing import Any
 import duckdb
 import pytest
 
+from harness import api
 from harness.errors import StoreError, UsageError
-from harness.journal import Journal
+from harness.ingest import Batch
+from harness.journal import Journal, canonical, last_results, read_run, segments, write_atomically
+from harness.merge import merge
+from harness.models.scripted import ScriptedModel
+from harness.plan import Plan
+from harness.sandbox import Sandbox
+from harness.schema import Damaged
+from harness.score import Keeper, of_run
+from harness.show import list_runs, show_run
 from harness.store import (
     SCHEMA_VERSION,
     TABLES,
@@ -27,6 +41,7 @@ from harness.store import (
     open_snapshot,
     plain,
     read_artifact,
+    read_run_json,
     trajectory,
     writer_is_gone,
 )
@@ -44,7 +59,7 @@ def begin(results_dir: Path, run_id: str = "run-a", **fields: Any) -> Journal:
 
 def result(journal: Journal, number: int, verdict: str = "passed", **fields: Any) -> None:
     key = {"result_key": f"key-{number}", "problem_id": f"HumanEval/{number}", "sample": 0}
-    usual = {"verdict": verdict, "calls": 1, "cost_usd": 0.01}
+    usual: dict[str, Any] = {"verdict": verdict, "calls": 1, "cost_usd": 0.01}
     journal.write("result", **{**key, **usual, **fields})
 
 
@@ -867,7 +882,12 @@ def test_a_later_grading_that_is_no_verdict_or_of_another_program_does_not_hold(
 
 def test_the_sums_of_a_problem_are_unknown_as_soon_as_a_part_is(tmp_path: Path) -> None:
     journal, store = begin(tmp_path), Store(tmp_path)
-    spent = {"prompt_tokens": 10, "completion_tokens": 5, "rounds": 2, "wall_s": 0.5}
+    spent: dict[str, Any] = {
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "rounds": 2,
+        "wall_s": 0.5,
+    }
     for sample, cost in enumerate((0.25, 0.5)):
         result(journal, 0, "wrong" if sample else "passed", sample=sample,
                **spent, result_key=f"a{sample}", cost_usd=cost)  # fmt: skip
@@ -1063,3 +1083,497 @@ def test_a_snapshot_that_is_replaced_while_it_is_opened_is_followed(
     newest.path.unlink()
     with pytest.raises(StoreError, match="the snapshot is gone"):
         open_snapshot(tmp_path)
+
+
+class FullDisk:
+    """While it is on, no file of this process grows beyond a size: what a full disk does."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __enter__(self) -> None:
+        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
+
+    def __exit__(self, *_: object) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+
+
+def in_words(store: Store) -> dict[str, list[tuple[Any, ...]]]:
+    """All facts with ids in the place of the numbers that the database gave."""
+    ids = {
+        "run_no": "(SELECT run_id FROM runs AS r WHERE r.run_no = t.run_no)",
+        "problem_no": "(SELECT benchmark || ' ' || problem_id FROM problems AS p "
+                      "WHERE p.problem_no = t.problem_no)",
+        "updated_at": "0",
+    }  # fmt: skip
+    found = {}
+    with duckdb.connect(str(store.path), read_only=True) as connection:
+        for table, columns in TABLES.items():
+            if table not in ("meta_schema", "meta_reported", "reported"):
+                chosen = ", ".join(ids.get(name, f'"{name}"') for name in columns)
+                query = f"SELECT {chosen} FROM {table} AS t ORDER BY ALL"
+                found[table] = connection.execute(query).fetchall()
+    return found
+
+
+def as_a_rebuild_says(store: Store) -> bool:
+    """Whether what was read piece by piece is what a rebuild says."""
+    before = in_words(store)
+    store.rebuild()
+    return in_words(store) == before
+
+
+def with_an_earlier_segment_that_grew(results_dir: Path) -> Store:
+    """A run whose first segment got a line after its second one was read."""
+    store = Store(results_dir)
+    journal = begin(results_dir, grader_version="2")
+    result(journal, 0, "wrong", solution_sha="s")
+    journal.close()
+    journal = Journal(journal.run_dir)
+    verdict(journal, 0, solution_sha="s")
+    result(journal, 1, "wrong")
+    journal.close()
+    store.ingest()
+    with (journal.run_dir / "0001.jsonl").open("a") as file:
+        file.write('{"kind": "result", "result_key": "key-1", "problem_id": "HumanEval/1", '
+                   '"sample": 0, "verdict": "passed"}\n')  # fmt: skip
+    return store
+
+
+def test_an_earlier_segment_that_grew_is_read_with_all_that_came_after_it(tmp_path: Path) -> None:
+    store = with_an_earlier_segment_that_grew(tmp_path)
+    report = store.ingest()
+    assert (report.runs, report.records, report.problems) == (1, 4, [])
+    assert verdicts(store) == [("HumanEval/0", "passed"), ("HumanEval/1", "wrong")]
+    assert as_a_rebuild_says(store)
+    with (tmp_path / "runs" / "run-a" / "0001.jsonl").open("a") as file:
+        file.write('{"kind": "resu')  # a torn tail is nothing to read all anew for
+    assert store.ingest().records == 0
+
+
+def test_reading_a_run_anew_is_whole_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = with_an_earlier_segment_that_grew(tmp_path)
+    before = in_words(store)
+
+    def cut_off(self: Batch, *arguments: Any) -> None:
+        write(self, *arguments)
+        raise KeyboardInterrupt
+
+    write = Batch.write
+    with monkeypatch.context() as patched:
+        patched.setattr(Batch, "write", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            store.ingest()
+    assert in_words(store) == before
+    store.ingest()
+    assert as_a_rebuild_says(store)
+
+
+def test_a_line_that_is_finished_while_it_is_read_is_read_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0)
+    line = '{"kind": "call", "result_key": "k", "problem_id": "HumanEval/1", "sample": 0}\n'
+    segment = journal.run_dir / "0001.jsonl"
+    with segment.open("a") as file:
+        file.write(line[:40])
+
+    def beside_its_writer(self: Batch, *arguments: Any) -> None:
+        made(self, *arguments)
+        with segment.open("a") as file:
+            file.write(line[40:] + line)
+
+    made = Batch.__init__
+    with monkeypatch.context() as patched:
+        patched.setattr(Batch, "__init__", beside_its_writer)
+        report = store.ingest()
+    assert (report.records, report.broken) == (1, 0)
+    report = store.ingest()
+    assert (report.records, report.broken) == (2, 0)
+    assert rows(store, "SELECT read_bytes FROM segments") == [(segment.stat().st_size,)]
+    assert as_a_rebuild_says(store)
+
+
+def test_a_problem_that_went_with_its_run_gets_a_number_again(tmp_path: Path) -> None:
+    a, b = begin(tmp_path, "run-a"), begin(tmp_path, "run-b")
+    result(a, 1)
+    result(b, 2)
+    store = Store(tmp_path)
+    store.ingest()
+    result(a, 3)  # read first, and with it all numbers of the benchmark
+    head = json.loads((b.run_dir / "run.json").read_text())
+    (b.run_dir / "run.json").write_text(json.dumps({**head, "grader_version": "3"}))
+    store.ingest()
+    found = rows(store, "SELECT p.problem_id FROM results AS r LEFT JOIN problems AS p "
+                        "USING (problem_no) ORDER BY ALL")  # fmt: skip
+    assert found == [(f"HumanEval/{number}",) for number in (1, 2, 3)]
+    assert as_a_rebuild_says(store)
+
+
+def test_half_a_pair_anywhere_is_json_that_the_database_reads(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path, config={"knobs": {"\ud800": "\udfff"}}), Store(tmp_path)
+    begin(tmp_path, "run-b").close()
+    journal.write("session", event="start", problems=1, config={"x": "\ud800"})
+    result(journal, 0, "wrong", reruns=["wrong"], solution_sha="s")
+    journal.write("thought", result_key="key-0", text="\ud800 \\ud800 \\\\")
+    verdict(journal, 0, solution_sha="s")
+    for _ in range(2):
+        assert store.ingest().problems == []
+    texts = {
+        "runs": ("run_json",), "notes": ("fields",), "sessions": ("config",),
+        "results": ("reruns",),
+    }  # fmt: skip
+    for table, columns in texts.items():
+        for column in columns:
+            assert rows(store, f"SELECT bool_and(json_valid({column})) FROM {table}") == [(True,)]
+    assert rows(store, "SELECT fields ->> '$.text' FROM notes") == [
+        ("\\ud800 \\ud800 \\\\",),
+    ]  # fmt: skip
+    assert rows(store, "SELECT run_json ->> '$.config.knobs.\"\\ud800\"' FROM runs "
+                       "WHERE run_id = 'run-a'") == [("\\udfff",)]  # fmt: skip
+
+
+def test_bytes_that_are_no_text_are_kept_in_run_json_and_refused_as_a_folder(
+    tmp_path: Path,
+) -> None:
+    journal = begin(tmp_path)
+    word = os.fsdecode(b"a\xff")
+    head = json.loads((journal.run_dir / "run.json").read_text())
+    write_atomically(journal.run_dir / "run.json", canonical({**head, "command": ["eval", word]}))
+    assert read_run_json(journal.run_dir)["command"][1] == word
+    store = Store(tmp_path)
+    assert store.ingest().problems == []
+    assert rows(store, "SELECT command FROM runs") == [("eval a\\udcff",)]
+    odd = tmp_path / word
+    odd.mkdir()
+    with pytest.raises(UsageError, match=r"a\\udcff: a name that is no UTF-8.*use another --out"):
+        Store(odd).ingest()
+    (odd / "board.json").write_text('{"seq": 1, "file": "board-1.duckdb"}')
+    (odd / "board-1.duckdb").touch()
+    with pytest.raises(StoreError, match="is no UTF-8"):
+        open_snapshot(odd)
+
+
+def test_a_run_that_cannot_be_read_is_reported_and_the_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("run-a", "run-b"):
+        journal = begin(tmp_path, name)
+        result(journal, 0)
+        (journal.run_dir / "0002.jsonl").mkdir()  # none of these is a segment
+        for other in ("\u00b2.jsonl", "99999999999.jsonl"):
+            (journal.run_dir / other).write_text('{"kind": "note", "result_key": "k"}\n')
+    store = Store(tmp_path)
+    read = Path.open
+
+    def refuse(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self.match("run-a/0001.jsonl"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(self, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        report = store.ingest()
+    assert (report.runs, report.records) == (1, 1)
+    (said,) = report.problems
+    assert said.startswith(f"not read to its end: {tmp_path / 'runs' / 'run-a'}: ")
+    assert said.endswith("0001.jsonl: Permission denied")
+    assert store.ingest().records == 1
+    store.snapshot()
+    (tmp_path / "board-\u00b2.duckdb").touch()
+    assert store.snapshot().name == "board-2.duckdb"
+    assert Journal(tmp_path / "runs" / "run-c").run_dir.is_dir()
+
+
+def test_a_grading_of_another_program_says_nothing_of_where_the_run_was_graded(
+    tmp_path: Path,
+) -> None:
+    journal, store = begin(tmp_path, environment="e1"), Store(tmp_path)
+    result(journal, 0, "wrong", solution_sha="s")
+    verdict(journal, 0, solution_sha="s", environment="e1")
+    verdict(journal, 0, "wrong", solution_sha="other", environment="e9")
+    store.ingest()
+    assert rows(store, "SELECT environment FROM runs") == [("e1",)]
+    assert rows(store, 'SELECT "first", held, environment FROM verdicts ORDER BY rowid') == [
+        (True, True, "e1"), (False, True, "e1"), (False, False, "e9"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ['{"seq": 1e999, "file": "a"}', '{"seq": 1, "file": 5}', "[" * 9999]
+)
+def test_a_pointer_that_is_none_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "board.json").write_text(text)
+    with pytest.raises(StoreError, match=r"board.json: not readable .* run `python -m harness"):
+        current_snapshot(tmp_path)
+
+
+def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path: Path) -> None:
+    store = two_runs(tmp_path)
+    before = everything(store)
+    journal = Journal(tmp_path / "runs" / "run-a")
+    for number in range(2, 400):
+        result(journal, number, detail=f"{number} " * 200)
+    with FullDisk(4096):
+        for action in (store.ingest, store.rebuild, store.snapshot):
+            with pytest.raises(StoreError, match=r"File too large") as caught:
+                action()
+            assert "rebuild`" not in str(caught.value)
+            assert not isinstance(caught.value, Damaged)
+            assert not [*tmp_path.glob(".board-*"), *tmp_path.glob("harness.rebuild*")]
+    assert everything(store) == before
+    assert store.ingest().records == 398
+    (tmp_path / ".board-7.duckdb").touch()  # by one that was killed
+    (tmp_path / "harness.rebuild.duckdb.wal").touch()
+    store.snapshot()
+    assert not [*tmp_path.glob(".board-*"), *tmp_path.glob("harness.rebuild*")]
+
+
+def test_a_database_that_was_begun_on_a_full_disk_is_begun_again(tmp_path: Path) -> None:
+    journal, store = begin(tmp_path), Store(tmp_path)
+    result(journal, 0)
+    with FullDisk(0), pytest.raises(StoreError, match="File too large"):
+        store.ingest()
+    store.path.touch()
+    assert store.ingest().records == 1
+
+
+def test_deleting_a_run_on_a_full_disk_makes_room(tmp_path: Path) -> None:
+    store = two_runs(tmp_path)
+    with FullDisk(1):
+        with pytest.raises(
+            StoreError, match=r"run-a: its files are gone, 0\.0 MB, but not its rows"
+        ):
+            delete_run(tmp_path, "run-a")
+        assert not (tmp_path / "runs" / "run-a").exists()
+        assert [*(tmp_path / ".deleted-run-a").iterdir()] == []
+        with pytest.raises(StoreError, match="run-b: its files are gone"):
+            delete_run(tmp_path, "run-b")
+    assert rows(store, "SELECT count(*) FROM runs") == [(2,)]
+    journal = begin(tmp_path, "run-b")
+    result(journal, 7)
+    store.ingest()
+    store.snapshot()
+    assert verdicts(store) == [("HumanEval/7", "passed")]
+    holds_only(store, "run-b")
+
+
+HOSTILE = [
+    *(f'{{"kind": "{kind}", "at": 1, "result_key": "key-0", "problem_id": "HumanEval/0", '
+      f'"sample": 0, "grader_version": "9", {odd}}}' for kind, odd in (
+        ("verdict", '"verdict": ["passed"]'), ("verdict", '"verdict": "fine"'),
+        ("result", '"verdict": "solved"'), ("result", '"verdict": "passed", "fresh": "yes"'),
+        ("result", '"verdict": "passed", "base": 1'), ("result", '"verdict": "wrong", "plus": ""'),
+        ("result", '"verdict": "wrong", "reruns": 5'), ("result", '"reruns": ["wrong", null]'),
+        ("result", '"calls": "many"'), ("result", '"wall_s": NaN'),
+        ("hidden", '"round": [1], "verdict": "passed"'), ("hidden", '"verdict": "solved"'),
+        ("thought", '"round": [1]'), ("thought", '"round": "last"'), ("round", '"scores": 5'),
+        ("round", '"round": {"a": 1}'), ("feedback", '"errors": 5'), ("feedback", '"errors": [1]'),
+        ("workflow", '"operators": {"a": 1}'), ("call", '"cached": 1'), ("call", '"error": ["x"]'),
+        ("call", '"cost_usd": "free"'), ("trial", '"passed": "yes"'), ("node", '"number": "x"'),
+    )),
+    *(f'{{"kind": "{kind}", {rest}}}' for kind in ("result", "call", "hidden", "round", "verdict")
+      for rest in (
+        '"verdict": "passed"', '"result_key": "key-0"',
+        '"result_key": "key-0", "problem_id": "HumanEval/0"',
+        '"result_key": ["key-0"], "problem_id": "HumanEval/0", "sample": 0',
+        '"result_key": "key-0", "problem_id": ["HumanEval/0"], "sample": 0',
+        '"result_key": "key-0", "problem_id": "HumanEval/0", "sample": {"a": 1}',
+    )),
+    '{"kind": "call", "result_key": {"a": 1}}', '{"kind": "thought", "result_key": 5}',
+    '{"kind": "artifact"}', '{"kind": "artifact", "sha256": "a"}',
+    '{"kind": "artifact", "sha256": "a", "text": "b"}', '{"kind": "artifact", "text": ["b"]}',
+    '{"kind": "session", "event": ["start"]}', '{"kind": "session", "at": "now"}',
+    '{"kind": "session", "event": "start", "asked": 5}',
+    '{"kind": "session", "event": "start", "left_out": [1]}',
+    '{"kind": "session", "event": "start", "config": [1]}',
+    '{"kind": "session", "event": "start", "forecast": 5}',
+    '{"kind": "session", "event": "start", "problems": "all"}',
+    '{"kind": ["result"]}', "[1]", "null", '{"kind": "result"', "\x00", "[" * 9999,
+]  # fmt: skip
+
+
+async def test_what_the_database_leaves_out_no_command_stumbles_over(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    def plan(limit: str) -> Plan:
+        model = ScriptedModel("scripted/known", lambda messages: "def f(): pass")
+        config = api.Config(method="vanilla", out=tmp_path, limit=limit)
+        return api.prepare(config, models={"worker": model})
+
+    summary = await api.execute(plan("2"), sandbox=sandbox)
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    store, said, before = Store(tmp_path), list[str](), list[str]()
+    show_run(tmp_path, run_dir.name, before.append)
+    clean = in_words(store)
+    (made, *_) = (r for r in read_run(run_dir) if r["kind"] == "result")
+    lines = [one.replace("key-0", made["result_key"]) for one in HOSTILE]
+    (run_dir / "0002.jsonl").write_text("\n".join(lines) + "\n")
+    report = store.ingest()
+    assert (report.records, report.broken) == (0, len(lines))
+    del clean["segments"]
+    for read in (store.ingest, store.rebuild):
+        read()
+        found = in_words(store)
+        del found["segments"]
+        assert found == clean
+    show_run(tmp_path, run_dir.name, said.append)
+    assert said == before
+    for problem in ("0", "1"):
+        show_run(tmp_path, run_dir.name, said.append, problem)
+    with contextlib.redirect_stdout(io.StringIO()) as listed:
+        list_runs(tmp_path)
+    assert run_dir.name in listed.getvalue()
+    assert len(of_run(tmp_path, run_dir.name)[1]) == 2
+    with Keeper(run_dir, environment="e") as keeper:
+        keeper.expect([])
+    again = await api.execute(plan("3"), sandbox=sandbox)
+    assert (again.run_id, again.status) == (summary.run_id, "complete")
+    assert len([r for r in read_run(run_dir) if r["kind"] == "result"]) == 3
+    api.resumed(tmp_path, run_dir.name)
+
+
+class Chances:
+    """Two results folders that live through what results folders live through, by a seed."""
+
+    VERDICTS = ("passed", "wrong", "invalid", "timeout")
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.stores = [Store(folder / name) for name in ("a", "b")]
+        for store in self.stores:
+            (store.results_dir / "runs").mkdir(parents=True)
+
+    def step(self, store: Store) -> None:
+        """One thing that happens to a folder."""
+        other = self.stores[store is self.stores[0]]
+        runs = sorted((store.results_dir / "runs").iterdir())
+        match self.chance.choices(
+            ["write", "read", "grow", "head", "merge", "delete", "copy"], [6, 4, 4, 2, 2, 1, 1]
+        )[0]:
+            case "write":
+                self.write(store.results_dir)
+            case "read":
+                store.ingest()
+            case "grow":
+                for run_dir in runs:
+                    self.grow(segments(run_dir)[:-1])
+            case "head" if runs:
+                path = self.chance.choice(runs) / "run.json"
+                told = json.loads(path.read_text())
+                path.write_text(json.dumps({**told, "grader_version": self.chance.choice("23")}))
+            case "merge":
+                merge(store.results_dir, [other.results_dir])
+            case "delete" if runs:
+                store.delete(self.chance.choice(runs).name)
+            case "copy" if store.path.exists():
+                store.snapshot()
+
+    def result(self, run_id: str) -> dict[str, Any]:
+        """A result of one of some samples, as strange as one may be."""
+        pick, problem, sample = (
+            self.chance.choice,
+            self.chance.randrange(5),
+            self.chance.randrange(2),
+        )
+        return {
+            "kind": "result", "result_key": f"{run_id} {problem} {sample}",
+            "problem_id": f"P/{problem}", "sample": sample, "verdict": pick(self.VERDICTS),
+            "fresh": pick([None, "passed", "wrong"]), "calls": pick([None, 1, 2]),
+            "prompt_tokens": pick([None, 5]), "completion_tokens": 7, "cached_calls": 0,
+            "cost_usd": pick([None, 0.5]), "fresh_cost_usd": 0.5, "wall_s": pick([None, 0.25]),
+            "solution_sha": pick("st"), "rounds": pick([None, 1]),
+            **pick([{}, {}, {"grader_version": "9"}]),
+        }  # fmt: skip
+
+    def write(self, results_dir: Path) -> None:
+        """A process that writes one of some runs, and ends well or does not."""
+        run_id = f"run-{self.chance.randrange(3)}"
+        run_dir = results_dir / "runs" / run_id
+        if run_dir.exists():
+            journal = Journal(run_dir)
+        else:
+            journal = begin(results_dir, run_id, benchmark=f"bench {run_id < 'run-2'}",
+                            config_hash="c", n_samples=2, grader_version="2")  # fmt: skip
+        journal.write("session", event="start", problems=4, samples=8, n_samples=2,
+                      asked=[f"P/{number}" for number in range(4)], environment="e1")  # fmt: skip
+        for _ in range(self.chance.randrange(1, 10)):
+            made = self.result(run_id)
+            journal.write(made.pop("kind"), **made)
+            if self.chance.random() < 0.5:
+                graded = self.result(run_id)
+                names = ("result_key", "problem_id", "sample", "verdict", "fresh", "solution_sha")
+                journal.write("verdict", **{name: graded[name] for name in names},
+                              grader_version="3", environment="e2")  # fmt: skip
+            if self.chance.random() < 0.1:
+                journal.write("result", result_key=5)
+        if self.chance.random() < 0.7:
+            journal.write("session", event="end", status="complete")
+        journal.close()
+        if self.chance.random() < 0.2:
+            with segments(run_dir)[-1].open("a") as file:
+                file.write('{"kind": "resu')
+
+    def grow(self, earlier: Sequence[Path]) -> None:
+        """An earlier segment of a run gets a line, as by a merge of a copy that was longer."""
+        for path in earlier:
+            if self.chance.random() < 0.3:
+                text = path.read_text()
+                line = json.dumps(self.result(path.parent.name))
+                path.write_text(text[: text.rfind("\n") + 1] + line + "\n")
+
+
+def worked_out(results_dir: Path) -> tuple[set[tuple[Any, ...]], set[tuple[Any, ...]]]:
+    """(what each sample counts as, the sums of each problem), from the journals by hand."""
+    held, by_problem = set(), dict[tuple[str, str], list[dict[str, Any]]]()
+    for run_dir in (results_dir / "runs").iterdir():
+        told = json.loads((run_dir / "run.json").read_text())
+        for row in last_results(read_run(run_dir)).values():
+            grader = row.get("grader_version") or told["grader_version"]
+            sample = f"{row['problem_id']} {row['sample']}"
+            held.add((run_dir.name, sample, row["verdict"], row["fresh"], grader))
+            by_problem.setdefault((run_dir.name, row["problem_id"]), []).append(row)
+    sums = set()
+    for names, found in by_problem.items():
+
+        def total(*parts: str, found: list[dict[str, Any]] = found) -> float | None:
+            values = [row[part] for row in found for part in parts]
+            return None if None in values else sum(values)
+
+        graded = [row["verdict"] for row in found if row["verdict"] != "invalid"]
+        counts = len(found), len(graded), graded.count("passed")
+        spent = total("calls"), total("prompt_tokens", "completion_tokens"), total("cost_usd")
+        sums.add((*names, *counts, *spent, total("wall_s"), total("rounds")))
+    return held, sums
+
+
+HOLDS = (
+    "SELECT run_id, problem_id || ' ' || sample, verdict, fresh, r.grader_version "
+    "FROM results AS r JOIN runs USING (run_no)"
+)
+SUMS = (
+    "SELECT run_id, problem_id, samples, graded, passed, calls, tokens, cost_usd, wall_s, rounds "
+    "FROM problem_rollup JOIN runs USING (run_no) JOIN problems USING (problem_no, benchmark)"
+)
+
+
+@pytest.mark.parametrize("seed", [2, 3])  # in these everything happens that once went wrong
+def test_whatever_happens_the_database_says_what_the_journals_say(
+    tmp_path: Path, seed: int
+) -> None:
+    lives = Chances(tmp_path, seed)
+    for number in range(24):
+        store = lives.chance.choice(lives.stores)
+        lives.step(store)
+        if number % 6 != 5:
+            continue
+        store.ingest()
+        with duckdb.connect(str(store.path), read_only=True) as connection:
+            held, sums = (connection.execute(query).fetchall() for query in (HOLDS, SUMS))
+        assert (set(held), set(sums)) == worked_out(store.results_dir)
+        assert len(held) == len(set(held))
+        assert as_a_rebuild_says(store)
