@@ -20,13 +20,14 @@ import streamlit as st
 from harness.errors import StoreError
 from harness.store import Pointer, current_snapshot, open_snapshot, out_option, plain
 from leaderboard.views import VIEWS
-from leaderboard.widgets import PAGES, Results, first_row
+from leaderboard.widgets import PAGES, Made, Results, first_row, made_as
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 NAME = "Workflow board"
 QUESTION = "Does this workflow solve more than one call of the same model?"
+SHARED = ("search", "benchmark", "worker", "over", "reported", "anyway")  # choices on several pages
 WATCH_S = 10  # between two looks for a newer snapshot
 STYLE = """<style>
 .stMainBlockContainer {padding-top: 4.5rem; padding-bottom: 3rem}
@@ -53,6 +54,7 @@ def main(results_dir: Path) -> None:
     }
     st.session_state[PAGES] = pages
     chosen = st.navigation(list(pages.values()), position="top")
+    forget_others(chosen.url_path)
     st.set_page_config(
         page_title=f"{chosen.title} · {NAME}" if chosen.url_path else NAME,
         page_icon="⚖️",
@@ -61,6 +63,19 @@ def main(results_dir: Path) -> None:
     st.html(STYLE)
     chosen.run()
     watch(results_dir)
+
+
+def forget_others(path: str) -> None:
+    """Drop what was chosen on another page under a name that this page has too.
+
+    Streamlit carries choices that the address holds from page to page by their names alone, and
+    what is a text on one page is a switch on another.
+    """
+    if st.session_state.setdefault("path of the page", path) != path:
+        for name in SHARED:
+            if name not in st.query_params:
+                st.session_state.pop(name, None)
+        st.session_state["path of the page"] = path
 
 
 def _drawing(view: ModuleType, results_dir: Path) -> Callable[[], None]:
@@ -86,28 +101,50 @@ def draw(view: ModuleType, results_dir: Path) -> None:
 
 def results_of(results_dir: Path, pointer: Pointer) -> Results:
     """The snapshot as a page gets it, with a cursor of its own."""
-    return Results(results_dir, snapshot(str(results_dir), pointer.seq).cursor(), pointer.seq)
+    made = made_as(pointer.path)
+    before = _opened(str(results_dir))
+    if before.get(pointer.seq, made) != made:  # DuckDB shares what is open under a path
+        snapshot.clear(str(results_dir), pointer.seq, before[pointer.seq])
+    before[pointer.seq] = made
+    connection = snapshot(str(results_dir), pointer.seq, made)
+    return Results(results_dir, connection.cursor(), pointer.seq, made)
 
 
 def close(connection: DuckDBPyConnection) -> None:
     connection.close()
 
 
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _opened(results_dir: str) -> dict[int, Made]:
+    """Which files the snapshots of a folder were opened as, by their numbers."""
+    del results_dir  # it only tells the folders apart
+    return {}
+
+
 @st.cache_resource(max_entries=2, on_release=close, show_spinner=False)
-def snapshot(results_dir: str, seq: int) -> DuckDBPyConnection:
+def snapshot(results_dir: str, seq: int, made: Made) -> DuckDBPyConnection:
     """The open snapshot of that number; the one before stays for readers that still hold it."""
-    del seq  # it only tells the snapshots apart
+    del seq, made  # they only tell the snapshots apart
     return open_snapshot(Path(results_dir))
 
 
 @st.fragment(run_every=WATCH_S)
 def watch(results_dir: Path) -> None:
     """Draw the page again once a newer snapshot has appeared."""
-    pointer = current_snapshot(results_dir)
-    seen = st.session_state.setdefault("seen", pointer)
-    if pointer != seen:
-        st.session_state["seen"] = pointer
+    found = newest(results_dir)
+    seen = st.session_state.setdefault("seen", found)
+    if found != seen:
+        st.session_state["seen"] = found
         st.rerun()
+
+
+def newest(results_dir: Path) -> tuple[Pointer, Made] | str | None:
+    """The snapshot that the page should show, or why none can be found: the page then says it."""
+    try:
+        pointer = current_snapshot(results_dir)
+    except StoreError as error:
+        return str(error)
+    return None if pointer is None else (pointer, made_as(pointer.path))
 
 
 def empty(results_dir: Path) -> None:

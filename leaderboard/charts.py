@@ -582,7 +582,7 @@ def training_charts(
             x=alt.X("step:Q", title=None, axis=steps_axis),
             y=alt.Y("value:Q", title=None, scale=scale, axis=axis),
             tooltip=[alt.Tooltip("step:Q", title="Step", format=",~r"),
-                     alt.Tooltip("value:Q", title=_short(name), format=".4~g")],
+                     alt.Tooltip("value:Q", title="Value", format=".4~g")],
         )  # fmt: skip
         colour = palette(dark)["By hand"]
         line = base.mark_line(strokeWidth=1.5, color=colour)
@@ -937,16 +937,19 @@ def _bare(chart: alt.LayerChart, width: int) -> alt.LayerChart:
 
 def _configured(chart: Any, dark: bool) -> Any:
     """Our type and lines on a transparent page."""
-    return (
-        chart.configure(background="transparent", font=FONT)
-        .configure_view(stroke=None)
-        .configure_axis(
+    import altair as alt
+
+    return chart.configure(  # at once: each call copies the chart with all its rows
+        background="transparent",
+        font=FONT,
+        view=alt.ViewConfig(stroke=None),
+        axis=alt.AxisConfig(
             labelColor=FAINT[dark], titleColor=FAINT[dark], gridColor=GRID[dark],
             domainColor=GRID[dark], tickColor=GRID[dark], labelFontSize=11, titleFontSize=12,
             titleFontWeight="normal", labelOverlap=True,
-        )
-        .configure_legend(labelColor=INK[dark], titleColor=FAINT[dark], labelFontSize=12,
-                          titleFontWeight="normal", symbolStrokeWidth=2, symbolOpacity=1)
-        .configure_title(color=INK[dark], subtitleColor=FAINT[dark], fontSize=13,
-                         subtitleFontSize=11, fontWeight=600)
+        ),
+        legend=alt.LegendConfig(labelColor=INK[dark], titleColor=FAINT[dark], labelFontSize=12,
+                                titleFontWeight="normal", symbolStrokeWidth=2, symbolOpacity=1),
+        title=alt.TitleConfig(color=INK[dark], subtitleColor=FAINT[dark], fontSize=13,
+                              subtitleFontSize=11, fontWeight=600),
     )  # fmt: skip

@@ -158,8 +158,9 @@ class Comparison:
                     "Interval and test disagree on whether 0 is ruled out, as they may where few "
                     "problems differ, or all by the same; the test is the exact one."
                 )
+        timed = any(one.unit == "time" and one.value is not None for one in self.spent)
         cached = [n for n, row in (("A", self.a), ("B", self.b)) if row.cached_calls != 0]
-        if cached:
+        if cached and timed:
             said.append(
                 f"Time is not comparable: kept replies answered calls of {' and '.join(cached)}, "
                 "or may have."

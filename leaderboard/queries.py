@@ -391,9 +391,10 @@ def groups(rows: Iterable[BoardRow], equal: Equal = "all") -> list[Group]:
     """The rows apart by what may be compared, the groups by benchmark and then by size.
 
     `equal` takes each further apart. By "level": only what may do the same with feedback tests. By
-    "calls" or "dollars": rows whose means a sample agree within TOLERANCE. The least mean and all
-    that are at most so much above it stand together, then the least of the rest, and so on; rows
-    whose mean is not known stand apart, each alone.
+    "calls" or "dollars": rows whose means a sample agree within TOLERANCE. Of the ranked rows, the
+    least mean and all that are at most so much above it stand together, then the least of the rest,
+    and so on; a row that is in no ranking stands with those that it agrees with, and decides for
+    none. Rows whose mean is not known stand apart, each alone.
     """
     apart: dict[tuple[str, ...], list[BoardRow]] = {}
     for row in rows:
@@ -438,17 +439,36 @@ def _apart(members: list[BoardRow], equal: Equal) -> list[tuple[str, list[BoardR
         return row.per_sample(row.calls if equal == "calls" else row.fresh_cost_usd)
 
     words = count if equal == "calls" else dollars
-    known = sorted(m for row in members if (m := mean(row)) is not None)
-    found: list[tuple[str, list[BoardRow]]] = []
-    while known:
-        low = known[0]
-        high = max(m for m in known if m <= low * (1 + TOLERANCE))
-        known = [m for m in known if m > high]
+    means = {row.run_id: m for row in members if (m := mean(row)) is not None}
+    ranked = {row.run_id for row in _group(list(members), equal).ranked}
+    lows = _lows(means[run_id] for run_id in ranked & means.keys())
+    lows += _lows(m for m in means.values() if not any(_agree(low, m) for low in lows))
+    apart: dict[float, list[BoardRow]] = {low: [] for low in sorted(lows)}
+    for row in members:
+        if row.run_id in means:  # of two windows, that of the ranked rows
+            low = next(low for low in lows if _agree(low, means[row.run_id]))
+            apart[low].append(row)
+    unit = "calls a sample" if equal == "calls" else "a sample"
+    found = []
+    for low, some in apart.items():
+        high = max(means[row.run_id] for row in some)
         between = words(low) if low == high else f"{words(low)} to {words(high)}"
-        unit = "calls a sample" if equal == "calls" else "a sample"
-        some = [row for row in members if (m := mean(row)) is not None and low <= m <= high]
         found.append((f"{between} {unit}", some))
-    return found + [(f"{equal} unknown", [row]) for row in members if mean(row) is None]
+    return found + [(f"{equal} unknown", [row]) for row in members if row.run_id not in means]
+
+
+def _agree(low: float, mean: float) -> bool:
+    """Whether a mean stands with the least of its window."""
+    return low <= mean <= low * (1 + TOLERANCE)
+
+
+def _lows(means: Iterable[float]) -> list[float]:
+    """The least of each window: the least of all means, then of those that it does not hold."""
+    found: list[float] = []
+    for mean in sorted(means):
+        if not found or not _agree(found[-1], mean):
+            found.append(mean)
+    return found
 
 
 def matching(rows: Iterable[BoardRow], words: str) -> list[BoardRow]:

@@ -102,6 +102,7 @@ def command(
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": False,
         "client.toolbarMode": "minimal",
+        "client.showErrorDetails": "none",
         "theme.light.primaryColor": "#1d6fb8",
         "theme.dark.primaryColor": "#3b86d1",
     }

@@ -41,6 +41,7 @@ from leaderboard.costs import (
     solved_words,
     standing,
 )
+from leaderboard.figures import INSTALL
 from leaderboard.outcomes import matrix, outcomes
 from leaderboard.paper import (
     TITLES,
@@ -55,7 +56,7 @@ from leaderboard.queries import BoardRow, Group, SampleRow, board, groups
 from leaderboard.records import Texts, gradings, some_samples, verdict_counts
 from leaderboard.running import runs
 from leaderboard.search_rows import attempts, search_steps, searches
-from leaderboard.site_html import figure, link, page, table, text
+from leaderboard.site_html import Cell, figure, link, page, table, text
 from leaderboard.site_sample import graded_again, read_samples, sample_page
 from leaderboard.site_search import search_page
 from leaderboard.timeline import timeline
@@ -81,8 +82,14 @@ def write_site(
     Up to `sample_pages` samples of each run get a page of their own, failures first; texts are
     read from the journals under `results_dir`. All is written beside and then renamed, so that a
     site that is there is whole at any time. Raises UsageError where `folder` is anything but such
-    a site, an empty folder or nothing, or cannot be written.
+    a site, an empty folder or nothing, or cannot be written, and where a package is missing that
+    draws the charts.
     """
+    try:
+        import altair  # noqa: F401
+        import vl_convert  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"the site needs {error.name}: `{INSTALL}`") from error
     target = Path(os.path.abspath(folder))
     _check_replaceable(target)
     try:
@@ -322,7 +329,7 @@ def _difference_table(
              text("none" if one.detectable is None else percent(one.detectable)),
              text(one.problems), _run_link(other, places, names)]
         )  # fmt: skip
-    heads = ["Method", f"Less {control}", "95% interval", "p", "p (Holm)",
+    heads = ["Method", f"Minus {control}", "95% interval", "p", "p (Holm)",
              "Solved by this / that alone", "Detectable", "n", "Beside"]  # fmt: skip
     return table(f"Paired differences to {control}: {export.title(group)}", heads, lines,
                  numbers=heads[1:-1])  # fmt: skip
@@ -351,7 +358,7 @@ def _problems(
             for name, row in zip(names, group.rows, strict=True)
         ]
         body.append("<ul>" + "".join(key) + "</ul>")
-        lines = [
+        lines: list[list[str | Cell]] = [
             [text(one.problem_id), text(f"{one.solvers} of {one.systems}"),
              *(_cell(cell, pages.get((run_id, one.problem_id, 0)))
                for run_id, cell in zip(ids, one.cells, strict=True))]
@@ -359,8 +366,10 @@ def _problems(
         ]  # fmt: skip
         heads = [f'<abbr title="{text(row.named)}">{name}</abbr>'
                  for name, row in zip(names, group.rows, strict=True)]  # fmt: skip
-        body.append(table(f"Who solves what: {export.title(group)}",
-                          ["Problem", "Solved by", *heads], lines, kind="matrix"))  # fmt: skip
+        body.append(
+            table(f"Who solves what: {export.title(group)}", ["Problem", "Solved by", *heads],
+                  lines, kind="matrix", marked=True)
+        )  # fmt: skip
     if len(body) == 1:
         body.append("<p>No problem was attempted yet.</p>")
     return page("Problems", body, here="problems.html")
@@ -376,10 +385,10 @@ def _letters(number: int) -> str:
     return found
 
 
-def _cell(one: Tally | None, to: str | None) -> str:
+def _cell(one: Tally | None, to: str | None) -> Cell:
     """How one system did at one problem; a colour says what the mark says."""
     if one is None:
-        return "<td>–</td>"
+        return Cell("–")
     if not one.graded:
         kind, mark = "", "?"
     elif one.passed == one.graded:
@@ -388,8 +397,7 @@ def _cell(one: Tally | None, to: str | None) -> str:
         kind, mark = "failed", "✗"
     else:
         kind, mark = "partly", f"{one.passed}/{one.graded}"
-    classed = f' class="{kind}"' if kind else ""
-    return f"<td{classed}>{link(to, mark) if to else mark}</td>"
+    return Cell(link(to, mark) if to else mark, kind)
 
 
 def _paper(connection: DuckDBPyConnection, rows: Sequence[BoardRow]) -> str:
@@ -518,7 +526,7 @@ def _run_page(
         "Environment": row.environment, "Commit": _commit(row), "Command": row.command,
         "Run": row.run_id,
     }  # fmt: skip
-    told = [[text(name), f'<td class="wide">{text("unknown" if value is None else value)}</td>']
+    told = [[Cell(text(name)), Cell(text("unknown" if value is None else value), "wide")]
             for name, value in facts.items()]  # fmt: skip
     body.append("<h2>Samples</h2>")
     total = sum(counts.values())
@@ -568,7 +576,7 @@ def _counts_words(counts: Mapping[str, int]) -> str:
     return f"{things(sum(counts.values()), 'sample')}: {said}."
 
 
-def _sample_line(one: SampleRow, names: Mapping[tuple[str, int], str]) -> list[str]:
+def _sample_line(one: SampleRow, names: Mapping[tuple[str, int], str]) -> list[str | Cell]:
     said = one.problem_id + (f" #{one.sample}" if one.sample else "")
     to = names.get((one.problem_id, one.sample))
     tokens = [one.prompt_tokens, one.completion_tokens]
@@ -579,5 +587,5 @@ def _sample_line(one: SampleRow, names: Mapping[tuple[str, int], str]) -> list[s
         link(to, said) if to else text(said), text(f"{mark} {one.verdict}"), text(count(one.calls)),
         text(count(sum(known)) if len(known) == 2 else "unknown"),
         text(dollars(one.fresh_cost_usd)), text(duration(one.wall_s)),
-        f'<td class="wide">{text(detail[:DETAIL] + ("…" if len(detail) > DETAIL else ""))}</td>',
+        Cell(text(detail[:DETAIL] + ("…" if len(detail) > DETAIL else "")), "wide"),
     ]  # fmt: skip

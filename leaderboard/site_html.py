@@ -12,6 +12,7 @@ import hashlib
 import html
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness.store import plain
@@ -119,42 +120,54 @@ def link(to: str, words: str) -> str:
     return f'<a href="{html.escape(to)}">{text(words)}</a>'
 
 
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a class that the style sheet has; what it holds is mark-up already."""
+
+    inside: str
+    kind: str = ""
+
+
 def table(
     caption: str,
     head: Sequence[str],
-    rows: Iterable[Sequence[str]],
+    rows: Iterable[Sequence[str | Cell]],
     *,
     numbers: Iterable[str] = (),
     kind: str = "",
+    marked: bool = False,
 ) -> str:
     """A table with its caption, its first column the headers of rows; cells are mark-up already.
 
-    A cell that begins with `<td` stands as it is. `numbers` are names of columns to the right.
+    `numbers` are names of columns to the right. `head` is text, unless it is `marked`: ours, and
+    mark-up already.
     """
     right = {place for place, name in enumerate(head) if name in set(numbers)}
 
-    def classed(place: int) -> str:
-        return ' class="number"' if place in right else ""
+    def cell_of(place: int, one: str | Cell) -> Cell:
+        return one if isinstance(one, Cell) else Cell(one, "number" if place in right else "")
 
     heads = "".join(
-        f'<th scope="col"{classed(place)}>{name if name.startswith("<") else text(name)}</th>'
+        f'<th scope="col"{_classed("number" if place in right else "")}>'
+        f"{name if marked else text(name)}</th>"
         for place, name in enumerate(head)
     )
     lines = []
-    for first, *rest in rows:
-        cells = "".join(
-            cell if cell.startswith("<td") else f"<td{classed(place)}>{cell}</td>"
-            for place, cell in enumerate(rest, 1)
-        )
-        lines.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
-    named = f' class="{kind}"' if kind else ""
+    for row in rows:
+        first, *rest = (cell_of(place, one) for place, one in enumerate(row))
+        cells = "".join(f"<td{_classed(one.kind)}>{one.inside}</td>" for one in rest)
+        lines.append(f'<tr><th scope="row">{first.inside}</th>{cells}</tr>')
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}">\n'
-        f"<table{named}>\n"
+        f"<table{_classed(kind)}>\n"
         f"<caption>{text(caption)}</caption>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n"
         + "\n".join(lines)
         + "\n</tbody>\n</table>\n</div>"
     )
+
+
+def _classed(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""
 
 
 def block(said: str | None) -> str:

@@ -10,7 +10,7 @@ from harness.show_search import step_table
 from harness.tree import node_words, tree_text
 from leaderboard.records import Texts
 from leaderboard.search_rows import Attempt, SearchRow
-from leaderboard.site_html import block, folded, labelled, link, page, table, text
+from leaderboard.site_html import Cell, block, folded, labelled, link, page, table, text
 from leaderboard.site_sample import reader
 
 CODES = 200  # candidates of a search whose code stands on its page
@@ -47,7 +47,7 @@ def search_page(
         "Protocol": row.protocol, "Level": row.level, "Status": row.status, "Knobs": row.knobs,
         "Command": row.command, "Search": row.run_id,
     }  # fmt: skip
-    told = [[text(name), f'<td class="wide">{text("unknown" if value is None else value)}</td>']
+    told = [[Cell(text(name)), Cell(text("unknown" if value is None else value), "wide")]
             for name, value in facts.items()]  # fmt: skip
     body += ["<h2>How this search was made</h2>", table("Settings", ["Setting", "Value"], told)]
     return page(f"Search of {row.named} on {row.benchmark}", body, up=up)
@@ -97,14 +97,14 @@ def _candidates(row: SearchRow, texts: Texts) -> list[str]:
 def _attempts(tried: Sequence[Attempt]) -> list[str]:
     heads = ["Problem", "Attempt", "Passed", "Share of tests", "Calls", "Tokens", "Dollars",
              "Detail"]  # fmt: skip
-    lines = []
+    lines: list[list[str | Cell]] = []
     for one in tried[:LISTED]:
         detail = " ".join((one.detail or "").split())
         cut = detail[:DETAIL] + ("…" if len(detail) > DETAIL else "")
         lines.append(
             [text(one.problem_id), text(one.label or ""), "✓" if one.passed else "✗",
              text(percent(one.share)), text(count(one.calls)), text(count(one.tokens)),
-             text(dollars(one.usd)), f'<td class="wide">{text(cut)}</td>']
+             text(dollars(one.usd)), Cell(text(cut), "wide")]
         )  # fmt: skip
     body = ["<h2>Attempts</h2>", table("Attempts", heads, lines, numbers=heads[3:7])]
     if len(tried) > LISTED:

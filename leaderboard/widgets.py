@@ -6,12 +6,17 @@ ours that hold some go through `escaped`. None of it is read as Markdown or HTML
 
 from __future__ import annotations
 
+import html
+import json
+import math
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -31,15 +36,19 @@ TALL = 640  # pixels of a table that scrolls in itself
 DOLLARS = "$%.9g"  # of a column: the digits of `number(dollars(value))`
 JOINER = "\u2060"  # a character of no width
 ACTIVE = re.compile(
-    r"(?<=:)(?=//|material/|[a-z_]\w*:)|(?<=@)(?=\w)|(?<=www)(?=\.)"
+    r"(?<=:)(?=//|material/|[a-z_]\w*:)|(?<=@)(?=[-\w])|(?<=www)(?=\.)"
     r"|(?<=\s[-<>=~!])(?=[-<>=](?:\s|$))|(?<=^[-<>=~!])(?=[-<>=](?:\s|$))",
     re.IGNORECASE,
 )  # where the page would make a link, an icon or another sign of plain text, escaped or not
 NO_BREAK = "\u00a0"  # a space at which no line ends
 SHORT = 20  # characters of a cell
+LINK_WORDS = 4  # cells of a row that its link says
+AS_LINKS = "As plain links, for screen readers and the keyboard"
 KEPT = 256  # answers kept for all readers together, of whatever snapshots
+CHARTS = 64  # charts kept so
 
-Made = TypeVar("Made")
+Found = TypeVar("Found")
+Made = tuple[int, int] | None  # inode and time of change (ns) of a snapshot's file; None: gone
 Target = tuple[str, Mapping[str, str | None]]  # a view and the parameters of its address
 
 
@@ -49,21 +58,23 @@ class Results:
 
     folder: Path
     connection: DuckDBPyConnection  # read-only, and this page's own
-    seq: int  # of the snapshot: what is computed from it may be kept under this number
+    seq: int  # of the snapshot
+    made: Made = None  # with `seq`, what tells this snapshot from one of deleted results
 
 
-def kept(results: Results, key: Hashable, make: Callable[[], Made]) -> Made:
+def kept(results: Results, key: Hashable, make: Callable[[], Found]) -> Found:
     """What `make` finds in this snapshot, made once for all readers; nobody may change it.
 
     `key` says what it is, in texts, numbers and tuples of them: ("matrix", *run_ids).
     """
-    found: Made = _kept(str(results.folder.absolute()), results.seq, key, make)
+    of = (str(results.folder.absolute()), results.seq, results.made)
+    found: Found = _kept(of, key, make)
     return found
 
 
 @st.cache_resource(max_entries=KEPT, show_spinner=False)
-def _kept(folder: str, seq: int, key: Hashable, _make: Callable[[], Any]) -> Any:
-    del folder, seq, key  # they only tell the answers apart
+def _kept(of: tuple[str, int, Made], key: Hashable, _make: Callable[[], Any]) -> Any:
+    del of, key  # they only tell the answers apart
     return _make()
 
 
@@ -127,6 +138,15 @@ def _newest_journal(folder: str) -> float | None:
     return max((at for at in found if at is not None), default=None)
 
 
+def made_as(path: Path) -> Made:
+    """What tells a file from another one of its name, made later."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 def _mtime(path: Path) -> float | None:
     try:
         return path.stat().st_mtime
@@ -151,17 +171,33 @@ def clickable(
     columns: dict[str, Any],
     *,
     alt: str | None = None,
+    click: Callable[[Target], None] | None = None,
+    linked: bool = True,
 ) -> None:
-    """A table in which a click on a row opens its target: `("trajectory", {"run": run_id})`."""
+    """A table in which a click on a row opens its target: `("trajectory", {"run": run_id})`.
+
+    The same targets stand above it as links, unless they are `linked` elsewhere: in the table
+    itself the first arrow key is a click. `click` is done instead of opening, for a target on the
+    page that is shown.
+    """
     import pyarrow as pa
 
     def chosen() -> None:
         selection = st.session_state[key]["selection"]
         picked = [*selection["rows"], *(cell[0] for cell in selection["cells"])]
         if picked:
-            view, params = targets[picked[0]]
-            go(view, **params)
+            open_target(targets[picked[0]])
 
+    def open_target(target: Target) -> None:
+        if click is not None:
+            click(target)
+        else:
+            go(target[0], **target[1])
+
+    if linked:
+        named = [[_words(name, value) for name, value in row.items()] for row in records]
+        links([[(", ".join(filter(None, words[:LINK_WORDS])), target)]
+               for words, target in zip(named, targets, strict=True)])  # fmt: skip
     st.dataframe(
         pa.Table.from_pylist([{k: _cell(v) for k, v in row.items()} for row in records]),
         key=key,
@@ -201,6 +237,33 @@ def clickable_cells(
     )  # fmt: skip
 
 
+def _words(name: str, value: Any) -> str:
+    """A cell of a table in words: a text as it is, a number after the name of its column."""
+    if value is None or value == "":
+        return ""
+    if isinstance(value, str):
+        return shortened(" ".join(plain(value).split()), NAME)
+    return f"{name} {value:.9g}"
+
+
+def links(lines: Sequence[Sequence[tuple[str, Target]]]) -> None:
+    """Lines of links by their words, folded: a table can be read and followed by keyboard so."""
+    items = "".join(
+        f"<li>{' · '.join(anchor(words, target) for words, target in line)}</li>"
+        for line in lines
+        if line
+    )
+    st.html(f"<details><summary>{AS_LINKS}</summary><ul>{items}</ul></details>")
+
+
+def anchor(words: str, target: Target) -> str:
+    """A link of a page to another as HTML; its words are escaped."""
+    view, params = target
+    told = urlencode({name: value for name, value in params.items() if value is not None})
+    to = html.escape(f"{view}?{told}")
+    return f'<a href="{to}" target="_self">{html.escape(plain(words))}</a>'
+
+
 def plain_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A small table of texts that leads nowhere, as HTML."""
     import pyarrow as pa
@@ -221,6 +284,26 @@ def _cell(value: Any) -> Any:
 def drawing(dot: str, text: str) -> None:
     """A graph in Graphviz's language, drawn by the browser; `text` is for those who cannot see."""
     st.graphviz_chart(dot, width="content", alt=text)
+
+
+def draw_chart(make: Callable[..., Any], *told: Hashable, **named: Hashable) -> None:
+    """A chart of `leaderboard.charts` in the colours of the reader's page and as wide as its place.
+
+    It is what `make(*told, **named, dark=...)` gives, made once for all readers.
+    """
+    text = _chart_text(make, told, tuple(named.items()), is_dark())
+    st.vega_lite_chart(json.loads(text), theme=None, width="stretch")
+
+
+@lru_cache(maxsize=CHARTS)
+def _chart_text(
+    make: Callable[..., Any],
+    told: tuple[Hashable, ...],
+    named: tuple[tuple[str, Hashable], ...],
+    dark: bool,
+) -> str:
+    """A chart as text: making it takes some 100 ms, and its objects twenty times the memory."""
+    return json.dumps(make(*told, **dict(named), dark=dark).to_dict())
 
 
 def labelled(
@@ -276,7 +359,31 @@ def number(printed: str) -> float | None:
 
     So that a table rounds as all else does: half up.
     """
-    return None if printed == "unknown" else float(printed.replace(",", "").lstrip("$"))
+    return None if printed == "unknown" else float(printed.replace(",", "").replace("$", "", 1))
+
+
+def bound(name: str) -> Literal["query-params"] | None:
+    """Whether the address may hold a whole number: not one that is too large for any machine."""
+    try:
+        endless = math.isinf(float(st.query_params.get(name, "0")))
+    except ValueError:  # which the page's own reading turns down
+        return "query-params"
+    return None if endless else "query-params"
+
+
+def accept(view: str, name: str, options: Iterable[str]) -> None:
+    """Go on to the printed form of a choice that the address says as a person types it.
+
+    In any case, or by its last word: "equal level" and "level" are "Equal level", "3" is "Table 3".
+    Called before any widget of the page is drawn.
+    """
+    told = st.query_params.get(name, "").casefold()
+    if name in st.session_state or not told or st.query_params[name] in options:
+        return
+    for option in options:
+        if told in (option.casefold(), option.casefold().rpartition(" ")[2]):
+            others = {one: st.query_params.get_all(one) for one in st.query_params}
+            st.switch_page(st.session_state[PAGES][view], query_params={**others, name: option})
 
 
 def stamp(at: float) -> str:

@@ -37,11 +37,13 @@ SIZES: dict[str, tuple[ViewportSize, Literal["dark", "light"]]] = {
 MOST = 6000  # pixels of a picture
 ADDRESSES = {  # of each view, and what its main heading says
     "board": ("", QUESTION), "board-filtered": ("?method=flow&reported=true", QUESTION),
-    "cost": ("cost", ""), "compare": ("compare?a=rounds-run&b=draws-run", ""),
+    "cost": ("cost", "What does a score cost?"),
+    "compare": ("compare?a=rounds-run&b=draws-run", "Is one better than the other?"),
     "problems": ("problems", "Problems"),
-    "trajectory-run": ("trajectory?run=flow-run", ""),
-    "trajectory": ("trajectory?run=flow-run&sample=HumanEval/1:0", ""),
-    "searches": ("searches?run=fit-a", ""), "paper": ("paper", ""),
+    "trajectory-run": ("trajectory?run=flow-run", "flow on humaneval"),
+    "trajectory": ("trajectory?run=flow-run&sample=HumanEval/1:0", "HumanEval/1"),
+    "searches": ("searches?run=fit-a", "Search of aflow on humaneval"),
+    "paper": ("paper", "The paper's tables, measured"),
     "runs": ("runs", "Runs"), "runs-one": ("runs?run=live-run", "Runs"),
 }  # fmt: skip
 
@@ -167,6 +169,48 @@ def test_filters_go_into_the_address_and_come_back_from_it(address: str, page: P
     page.wait_for_function("document.querySelector('input[aria-label=Search]')?.value == 'direct'")
 
 
+def test_a_search_on_one_page_is_none_on_another(address: str, page: Page) -> None:
+    page.goto(address)
+    cell(page, "66.7").wait_for(state="attached")
+    page.get_by_role("textbox", name="Search").fill("flow")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**search=flow*")
+    seen = []
+    for name in ("Cost", "Compare", "Problems", "Trajectory", "Searches", "Paper", "Runs", "Board"):
+        page.get_by_role("link", name=name, exact=True).first.click()
+        page.wait_for_function(
+            "path => location.pathname == path", arg="/" if name == "Board" else f"/{name.lower()}"
+        )
+        page.locator(".stMain h1").first.wait_for()
+        settled(page)
+        assert page.locator(".stException").count() == 0, name
+        assert "search=" not in page.url, name
+        seen += page.locator(".stMain input[type=text]").evaluate_all(
+            "all => all.map(one => one.value).filter(one => one == 'flow')"
+        )
+    assert seen == []
+
+
+def test_a_click_on_a_hard_problem_shows_it_alone(address: str, page: Page) -> None:
+    for table in (0, 1):
+        page.goto(f"{address}/problems")
+        settled(page)
+        page.locator(".stDataFrameGlideDataEditor").nth(table).click(position={"x": 60, "y": 52})
+        page.wait_for_url("**search=HumanEval*")
+        page.get_by_text(re.compile("1 of [0-9]+ problems")).wait_for()
+        assert page.locator(".stException").count() == 0
+
+
+def test_a_table_is_read_and_left_by_its_plain_links(address: str, page: Page) -> None:
+    page.goto(f"{address}/trajectory?run=flow-run")
+    page.locator("details summary", has_text="As plain links").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="HumanEval/1").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/trajectory?run=flow-run&sample=*")
+    page.get_by_role("heading", name="HumanEval/1").wait_for()
+
+
 def test_an_address_of_before_leads_to_the_sample_and_back_is_the_board(
     address: str, page: Page
 ) -> None:
@@ -255,6 +299,13 @@ def test_every_address_of_the_board_shows_what_was_chosen(address: str, page: Pa
     for rank in ("Equal level", "Equal calls", "Equal dollars"):
         page.goto(f"{address}/?rank={rank.replace(' ', '+')}")
         page.locator(f"[role=radio][aria-checked=true]:has-text('{rank}')").wait_for()
+    for typed, printed in (("?rank=level", "Equal level"), ("cost?over=tokens", "Tokens"),
+                           ("paper?table=3", "Table 3")):  # fmt: skip
+        page.goto(f"{address}/{typed}")
+        page.locator(f"[role=radio][aria-checked=true]:has-text('{printed}')").wait_for()
+        settled(page)
+        page.reload()
+        page.locator(f"[role=radio][aria-checked=true]:has-text('{printed}')").wait_for()
     page.goto(f"{address}/trajectory?run=flow-run&verdict=wrong")
     cell(page, "HumanEval/1").wait_for(state="attached")
     assert cell(page, "HumanEval/0").count() == 0
@@ -308,6 +359,7 @@ def answer(address: str, **headers: str) -> int:
 def test_no_web_site_can_ask_a_board_on_this_machine(address: str) -> None:
     own = address.removeprefix("http://")
     assert answer(address, Host=own, Origin=address) == 101
+    assert answer(address, Host=own, Origin="http://evil.example") == 403  # of another page
     assert answer(address, Host="evil.example", Origin="http://evil.example") == 403  # rebinding
 
 

@@ -266,6 +266,15 @@ def test_training_has_a_chart_for_each_number_and_gaps_where_one_is_none() -> No
     assert kl["title"]["subtitle"] == ["1 not finite, left out"]
 
 
+@pytest.mark.parametrize("name", ["\\", "__proto__", '"', "a.b[0]", "it's"])
+def test_a_training_chart_is_drawn_whatever_its_number_is_called(name: str) -> None:
+    steps = [{"number": n, name: float(n)} for n in (1, 2)]
+    (chart,) = training_charts(steps).values()
+    drawn = svg(chart)
+    assert drawn.count("<path") > 2
+    assert "Value: 2" in drawn  # of a point's tooltip, which is Vega's expression
+
+
 @pytest.mark.parametrize("value", [0.5, 0.0, -1e-5])
 def test_a_number_that_never_changes_is_one_tick_in_the_middle(value: float) -> None:
     (chart,) = training_charts([{"number": n, "lr": value} for n in range(3)]).values()

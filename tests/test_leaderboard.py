@@ -6,9 +6,12 @@ import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from html import unescape
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +24,13 @@ from streamlit.util import calc_hash
 from harness.aggregate import cost_per_solved
 from harness.errors import StoreError, UsageError
 from harness.journal import Journal
-from harness.metrics import pass_at_1
+from harness.metrics import dollars, pass_at_1
 from harness.show import show_run
 from harness.show_rounds import round_table
 from harness.show_sample import call_line
-from harness.store import Store, open_snapshot
+from harness.store import Store, current_snapshot, open_snapshot
+from leaderboard import widgets
+from leaderboard.app import SHARED
 from leaderboard.costs import by_problem, cost_rows
 from leaderboard.export import table
 from leaderboard.outcomes import matrix, outcomes
@@ -43,9 +48,10 @@ from leaderboard.records import Texts, read_sample, some_samples
 from leaderboard.running import error_kinds, runs
 from leaderboard.search_rows import attempts, search_steps, searches
 from leaderboard.serve import command, refresh, serve
-from leaderboard.views import VIEWS
+from leaderboard.views import VIEWS, run_part
+from leaderboard.views import board as board_view
 from leaderboard.views.board import QUESTION
-from leaderboard.widgets import Results, escaped, kept
+from leaderboard.widgets import AS_LINKS, Results, escaped, kept
 from tests.browser import free_port
 from tests.results_maker import (
     DRAWS,
@@ -626,6 +632,34 @@ def test_ranks_are_ties_of_the_whole_ranking_whatever_is_shown(mixed: Path) -> N
     assert {row["Rank"] for row in board_table(equal, 2).values()} == {"1–2"}
 
 
+def test_ranks_are_made_anew_only_where_outcomes_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def counted(connection: Any, ids: list[str]) -> Any:
+        asked.append(sorted(ids))
+        return outcomes(connection, ids)
+
+    monkeypatch.setattr(board_view, "outcomes", counted)
+    for name, verdicts in (("one", ["passed"] * 9), ("two", ["wrong"] * 9)):
+        run(tmp_path, f"re-{name}", {f"a/{n}": [v] for n, v in enumerate(verdicts)}, method=name)
+    drawn(published(tmp_path))
+    assert asked == [["re-one", "re-two"]]
+    run(tmp_path, "re-other", {"a/0": ["passed"]}, benchmark="mbpp")
+    assert board_table(drawn(published(tmp_path)))["re-two"]["Rank"] == "2"
+    assert len(asked) == 1  # of another snapshot, in which these two are what they were
+    journal = Journal(tmp_path / "runs" / "re-two")
+    for n in range(9):
+        journal.write("result", result_key=f"a/{n}:0", problem_id=f"a/{n}", sample=0,
+                      verdict="passed", calls=1)  # fmt: skip
+    journal.write("session", event="start", problems=9, samples=9, resumed=0)
+    journal.write("session", event="end", status="complete")
+    journal.close()
+    assert board_table(drawn(published(tmp_path)))["re-two"]["Rank"] == "1–2"
+    assert len(asked) == 2
+
+
 def test_rows_at_equal_calls_lie_within_a_tenth_of_the_least(tmp_path: Path) -> None:
     for name, calls, cost in (("a", 10, 0.5), ("b", 11, 0.25), ("c", 12, 0.5), ("d", None, None)):
         run(tmp_path, name, MANY, calls=calls, cost=cost)
@@ -641,6 +675,22 @@ def test_rows_at_equal_calls_lie_within_a_tenth_of_the_least(tmp_path: Path) -> 
         ("$0.250 a sample", {"b"}), ("$0.500 a sample", {"a", "c"}), ("dollars unknown", {"d"}),
     ]  # fmt: skip
     assert [len(g.rows) for g in groups(rows)] == [4]
+
+
+def test_a_row_that_is_never_ranked_moves_no_window_of_those_that_are(tmp_path: Path) -> None:
+    for name, calls in (("a", 100), ("b", 110), ("c", 120)):
+        run(tmp_path, name, MANY, calls=calls)
+    alone = groups(board_of(tmp_path).values(), "calls")
+    run(tmp_path, "under", MANY, calls=95, asked=40)  # of which 100 is within a tenth
+    run(tmp_path, "within", MANY, calls=105, asked=40)
+    run(tmp_path, "few", {"a/0": ["passed"]}, calls=90)  # complete, of fewer problems
+    found = groups(board_of(tmp_path).values(), "calls")
+    assert [(g.equal, {row.run_id for row in g.rows}) for g in found] == [
+        ("90 to 95 calls a sample", {"few", "under"}),
+        ("100 to 110 calls a sample", {"a", "b", "within"}), ("120 calls a sample", {"c"}),
+    ]  # fmt: skip
+    ranked = [[row.run_id for row in g.ranked] for g in found[1:]]
+    assert ranked == [[row.run_id for row in g.ranked] for g in alone] == [["a", "b"], ["c"]]
 
 
 def test_a_row_says_what_a_solved_problem_costs_and_where_it_comes_from(mixed: Path) -> None:
@@ -735,7 +785,8 @@ def test_the_board_is_a_plain_table_too_and_text_in_it_is_text(mixed: Path) -> N
 @pytest.mark.parametrize(
     ("said", "shown"),
     [("see http://a.b", "see http\\:\u2060//a\\.b"), ("www.a.b", "www\u2060\\.a\\.b"),
-     ("me@a.b", "me@\u2060a\\.b"), (":material/home:", "\\:\u2060material/home\\:"),
+     ("me@a.b", "me@\u2060a\\.b"),
+     ("me@-a.b", "me@\u2060\\-a\\.b"), (":material/home:", "\\:\u2060material/home\\:"),
      ("&lt;", "\\&lt;"), ("a -> b", "a \\-\u2060\\> b"), ("a-b", "a\\-b"), ("12:30", "12\\:30")],
 )  # fmt: skip
 def test_a_label_says_what_it_is_given_and_becomes_nothing_else(said: str, shown: str) -> None:
@@ -788,6 +839,24 @@ def test_the_board_and_the_matrix_ask_no_table_of_samples(tmp_path: Path) -> Non
         assert before == [board(connection), runs(connection),
                           matrix(connection, ["flow", "found"]), outcomes(connection, ["flow"]),
                           reported(connection)]  # fmt: skip
+
+
+def test_the_rounds_of_a_run_are_asked_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def counted(connection: Any, run_id: str) -> Any:
+        asked.append(run_id)
+        return run_rounds(connection, run_id)
+
+    monkeypatch.setattr(run_part, "run_rounds", counted)
+    in_rounds(tmp_path, "flow", FLOW)
+    published(tmp_path)
+    for _ in range(2):
+        page = drawn(tmp_path, "trajectory", run="flow")
+        assert "Rounds" in [one.value for one in page.subheader]
+    assert asked == ["flow"]
 
 
 def test_what_is_found_in_a_snapshot_is_found_once(tmp_path: Path) -> None:
@@ -933,11 +1002,131 @@ def test_a_search_for_problems_that_finds_none_says_so(mixed: Path) -> None:
     assert "No problem matches this search" in app_text(mixed, "problems", search="zzz")
 
 
+def test_an_exact_id_finds_that_problem_alone_and_a_click_searches_for_it(tmp_path: Path) -> None:
+    run(tmp_path, "one", {f"HumanEval/{n}": ["passed"] for n in (1, 10, 11)})
+    published(tmp_path)
+    for said, found in (("humaneval/1", ["HumanEval/1"]), ("/1", [1, 10, 11]), ("eval 10", [10])):
+        page = drawn(tmp_path, "problems", search=said)
+        names = [one if isinstance(one, str) else f"HumanEval/{one}" for one in found]
+        assert list(page.dataframe[-1].value["Problem"]) == names
+    page = drawn(tmp_path, "problems")
+    (hardest,) = links_of(page)[:1]
+    assert hardest[0][0].endswith("search=HumanEval%2F1")
+    assert hardest[0][1] == "HumanEval/1, Solved 100, 1 of 1"
+    assert links_of(page)[1][0] == ("trajectory?run=one&sample=HumanEval%2F1%3A0",
+                                    "HumanEval/1, flow: ●")  # fmt: skip
+
+
+def links_of(page: "AppTest") -> list[list[tuple[str, str]]]:
+    """(address, words) of the plain links beside each table of a page."""
+    bodies = [one.proto.body for one in page.get("html") if AS_LINKS in one.proto.body]
+    return [
+        [(unescape(to), unescape(words))
+         for to, words in re.findall(r'<a href="([^"]*)" target="_self">([^<]*)</a>', body)]
+        for body in bodies
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("view", "query", "first"),
+    [("cost", {}, "trajectory?run="), ("runs", {}, "runs?run="),
+     ("trajectory", {}, "trajectory?run="),
+     ("trajectory", {"run": "flow-gpt"}, "trajectory?run=flow-gpt&sample="),
+     ("compare", {"a": "flow-gpt", "b": "direct-gpt"}, "compare?a=flow-gpt&b=direct-gpt&problem="),
+     ("problems", {}, "problems?benchmark=")],
+)  # fmt: skip
+def test_every_table_that_leads_on_stands_beside_it_as_plain_links(
+    mixed: Path, view: str, query: dict[str, str], first: str
+) -> None:
+    page = drawn(mixed, view, **query)
+    found = links_of(page)
+    assert len(found) == len(page.dataframe) > 0
+    assert [len(some) for some in found[:1]] == [len(page.dataframe[0].value)]
+    assert all(to.startswith(first) and words for to, words in found[0])
+
+
+def test_searches_and_attempts_stand_as_plain_links_too(tmp_path: Path) -> None:
+    search(tmp_path)
+    published(tmp_path)
+    assert [to for to, _ in links_of(drawn(tmp_path, "searches"))[0]] == ["searches?run=fit-a"]
+    (tried,) = links_of(drawn(tmp_path, "searches", run="fit-a"))
+    assert [to for to, _ in tried] == [
+        f"searches?run=fit-a&sample=a%2F8%3A100{n}" for n in (1, 2, 3)
+    ]
+
+
+def test_a_name_of_choices_on_several_pages_is_forgotten_between_them() -> None:
+    pages: dict[str, set[str]] = {}
+    for name in VIEWS:
+        text = Path(str(import_module(f"leaderboard.views.{name}").__file__)).read_text()
+        for key in re.findall(r'(?:key=|chosen_of\([\w.]+, )"([a-z]+)"', text):
+            pages.setdefault(key, set()).add(name)
+    several = {key for key, found in pages.items() if len(found) > 1}
+    assert {"search", "reported", "anyway"} <= several - {"up"} <= set(SHARED)  # a button
+
+
+def test_an_address_is_read_as_a_person_types_it(mixed: Path) -> None:
+    for said in ("equal calls", "calls", "EQUAL CALLS"):
+        page = drawn(mixed, rank=said, method=["flow", "direct"])
+        assert board_view.EQUAL_WORDS["calls"] in [one.value for one in page.caption]
+        assert page.query_params["rank"] == "Equal calls"  # so a reload shows it too
+        assert page.multiselect(key="method").value == ["flow", "direct"]
+        page.toggle(key="complete").set_value(True).run()
+        assert board_view.EQUAL_WORDS["calls"] in [one.value for one in page.caption]
+    assert "Tokens are those" in app_text(mixed, "cost", over="tokens")
+    for said in ("3", "table 3"):
+        assert "export --table 3" in app_text(mixed, "paper", table=said)
+    assert "Meta-agents and workers" in app_text(mixed, "paper", table="figure 4")
+
+
+def test_a_number_in_an_address_that_is_none_is_the_usual_one(mixed: Path) -> None:
+    for said in ("1e400", "nan", "-1", "many"):
+        drawn(mixed, "cost", search="true", spread=said)  # which draws without an exception
+        drawn(mixed, "compare", a="flow-gpt", b="direct-gpt", problem="HumanEval/0", sample=said)
+
+
+def test_a_printed_number_is_read_back_with_its_sign() -> None:
+    assert widgets.number(dollars(-1234.5)) == -1234.5
+    assert widgets.number(dollars(0.25)) == 0.25
+    assert widgets.number("1,234.5") == 1234.5
+    assert widgets.number("unknown") is None
+
+
+def test_results_that_are_deleted_and_made_again_are_not_shown_from_before(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    for name in ("before", "after"):
+        run(folder, name, {"a/0": ["passed"]}, method=name)
+        published(folder)
+        assert [*board_table(drawn(folder))] == [name]
+        assert current_snapshot(folder).seq == 1  # type: ignore[union-attr]
+        shutil.rmtree(folder)
+
+
+def test_a_pointer_that_breaks_while_a_page_is_open_is_said_in_words(tmp_path: Path) -> None:
+    run(tmp_path, "one", {"a/0": ["passed"]})
+    page = drawn(published(tmp_path))
+    (tmp_path / "board.json").write_text("{")
+    page.run()
+    assert not page.exception
+    assert "The results cannot be read" in text_of(page)
+    assert "board.json: not readable" in text_of(page)
+
+
+def test_starting_the_server_loads_no_page_and_nothing_heavy() -> None:
+    code = "import sys, leaderboard.serve; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "leaderboard.views" in loaded
+    assert not loaded & {"streamlit", "pandas", "altair", "numpy", "pyarrow", "duckdb"}
+    assert not [name for name in loaded if name.startswith("leaderboard.views.")]
+
+
 def test_the_server_tells_nobody_and_offers_no_deploy(tmp_path: Path) -> None:
     words = command(tmp_path, "127.0.0.1", 8501, open_browser=False)
     assert "--server.address=127.0.0.1" in words
     assert "--browser.gatherUsageStats=false" in words
     assert "--client.toolbarMode=minimal" in words
+    assert "--client.showErrorDetails=none" in words
     assert not [
         word for word in words if re.search("xsrf|cors", word, re.IGNORECASE)
     ]  # as they are

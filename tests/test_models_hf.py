@@ -477,6 +477,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @on_cpu
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_short_of_memory_it_goes_on_with_half_of_the_batch(folder: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -14,9 +15,10 @@ from harness.errors import UsageError
 from harness.journal import Journal
 from harness.store import Store, open_snapshot
 from leaderboard.site import FORMAT, MARK, _letters, write_site
-from leaderboard.site_html import MOST_TEXT, POLICY, STYLE, block, text
+from leaderboard.site_html import MOST_TEXT, POLICY, STYLE, Cell, block, table, text
 from tests.results_maker import HOSTILE, in_rounds, published, run, search
 
+OWNED = '<meta http-equiv=refresh content="0;url=http://127.0.0.1:9/owned">'
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 
 
@@ -96,6 +98,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         worker="w", n_samples=3)  # fmt: skip
     in_rounds(folder, "rounds", {"a/0": [(0.0, "wrong"), (1.0, "passed")]}, list="paper")
     search(folder)
+    journal = Journal(folder / "runs" / "fit-a")
+    journal.write("step", result_key="desk", problem_id="search", sample=0, number=4,
+                  **{OWNED: 0.5})  # fmt: skip
+    journal.close()
     return published(folder)
 
 
@@ -121,6 +127,17 @@ def test_nothing_on_the_site_can_run_and_no_text_of_a_model_is_markup(
     sample = next(p for name, p in pages.items() if name.startswith("runs/he-flow/HumanEval-0"))
     assert "<script>document.title='owned'</script>" in sample.words
     assert "\\x1b[31mred" in sample.words
+    training = next(page for page in pages.values() if "Training" in page.words)
+    assert OWNED in training.words  # the name of a column
+    assert training.rows("Numbers by step")[-1][-1] == "0.5"
+
+
+def test_a_cell_is_markup_only_where_it_says_so() -> None:
+    made = table("C", ["<b>", "<td"], [["a", "<td>b"], ["c", Cell("d", "wide")]], numbers=["<td"])
+    assert '<th scope="col">&lt;b&gt;</th>' in made
+    assert '<td class="number"><td>b</td>' in made  # its caller's mark-up, in a cell of ours
+    assert '<td class="wide">d</td>' in made
+    assert '<th scope="col"><b></th>' in table("C", ["<b>"], [["a"]], marked=True)
 
 
 def test_the_policy_names_the_one_style_sheet_and_no_script() -> None:
@@ -228,7 +245,7 @@ def test_a_search_has_a_page_with_its_tree_and_attempts_and_rows_lead_to_it(
         ["round 1, run 1", "✗", "50.0"], ["round 2, run 1", "✓", "100.0"],
         ["round 3, run 1", "✗", "0.0"],
     ]  # fmt: skip
-    assert [row[0] for row in found.rows("Numbers by step")] == ["1", "2", "3"]
+    assert [row[0] for row in found.rows("Numbers by step")] == ["1", "2", "3", "4"]
     assert "searches/fit-a.html" in pages["runs.html"].links()
     assert "../../searches/fit-a.html" in pages["runs/found/index.html"].links()
 
@@ -321,6 +338,21 @@ def test_a_journal_that_is_gone_is_said_in_place_of_its_texts(tmp_path: Path) ->
     (sample,) = [page for name, page in pages.items() if name.startswith("runs/flow/a-0")]
     assert "no longer in the run's journal" in sample.words
     assert "✓ passed" in sample.words
+
+
+@pytest.mark.parametrize("name", ["altair", "vl_convert"])
+def test_a_site_without_what_draws_its_charts_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run(tmp_path, "flow", {"a/0": ["passed"]})
+    published(tmp_path)
+    monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    with pytest.raises(UsageError) as error:
+        site(tmp_path, tmp_path / "site")
+    assert str(error.value) == (
+        f"the site needs {name}: `pip install 'flowreasoner-harness[leaderboard]'`"
+    )
+    assert not (tmp_path / "site").exists()
 
 
 def test_a_board_without_a_run_is_a_site_that_says_so(tmp_path: Path) -> None:

@@ -316,6 +316,7 @@ def workflows_agree(summary, judge):
     return True
 
 
+@pytest.mark.slow
 async def test_flowreasoner_gains_as_the_best_of_a_mixture_of_workflows(tmp_path):
     knobs = {"rounds": 3, "evals": 1}
     summary = await evaluated(
@@ -329,6 +330,7 @@ async def test_flowreasoner_gains_as_the_best_of_a_mixture_of_workflows(tmp_path
     assert len(list(executions(summary))) == 4 * len(summary.plan.items)
 
 
+@pytest.mark.slow
 async def test_a_greedy_worker_gains_from_other_workflows_and_not_from_more_runs(tmp_path):
     summary = await evaluated(
         tmp_path, "flowreasoner", "sim/skill=0.2,seed=5",

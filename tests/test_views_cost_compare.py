@@ -24,6 +24,7 @@ from leaderboard.costs import (
 )
 from leaderboard.queries import board, groups
 from leaderboard.views.compare import unified
+from leaderboard.widgets import _chart_text
 from tests.results_maker import HOSTILE, drawn, published, run, search, text_of
 
 if TYPE_CHECKING:
@@ -195,6 +196,24 @@ def test_the_cost_page_never_draws_two_rankings_in_one_chart(results: Path) -> N
     assert [list(each.value["Run"]) for each in one.dataframe] == [tables[1]]
 
 
+def test_the_cost_by_problem_is_drawn_once_it_is_unfolded_and_a_chart_is_made_once(
+    results: Path,
+) -> None:
+    _chart_text.cache_clear()
+    app = drawn(published(results), "cost")
+    assert ["by problem" in spec["description"] for spec in charts_of(app)] == [False]
+    app.session_state["by problem 0"] = True
+    app.run()
+    assert not app.exception
+    drawings = [spec["description"] for spec in charts_of(app)]
+    assert [said.startswith("Dollars by problem: ") for said in drawings] == [False, True]
+    drawn(results, "cost")
+    assert _chart_text.cache_info()[:2] == (2, 1)  # found twice, made once
+    app.segmented_control[0].set_value("Calls").run()
+    assert charts_of(app)[1]["description"].startswith("Model calls by problem: ")
+    assert _chart_text.cache_info()[:2] == (2, 2)
+
+
 def test_time_that_a_cache_saved_is_said_not_to_be_comparable(results: Path) -> None:
     journal = Journal(run(results, "kept", {FOUR[0]: ["passed"]}, method="repair", asked=2))
     journal.write("result", result_key="x:0", problem_id=FOUR[1], sample=0, verdict="wrong",
@@ -237,7 +256,7 @@ def test_compare_says_difference_who_solves_what_and_which_problems_flip(results
     app = drawn(published(results), "compare", a="cheap", b="dear")
     text = page_text(app)
     values = {one.label: one.value.replace("\\", "") for one in app.metric}
-    assert values["A less B"] == "-75.0 points"
+    assert values["A minus B"] == "-75.0 points"
     assert (values["A"], values["B"]) == ("25.0 %", "100.0 %")
     assert values["p"] == "0.125"  # three flips, all one way: mid-p 2 x (1/8) - 1/8
     assert "Chance alone may make such a difference" in text
@@ -324,6 +343,15 @@ def test_without_names_the_best_two_of_the_largest_ranking_are_compared(results:
     assert (app.query_params["a"], app.query_params["b"]) == ("middle", "dear")
     app.selectbox[0].set_value("cheap").run()
     assert app.query_params["a"] == "cheap"
+
+
+def test_one_name_alone_is_compared_with_another_run(results: Path) -> None:
+    a, b = (one.value for one in drawn(published(results), "compare").selectbox)
+    for name, run_id in (("a", b), ("b", a), ("a", a), ("b", b)):
+        page = drawn(results, "compare", **{name: run_id})
+        picked = dict(zip("ab", (one.value for one in page.selectbox), strict=True))
+        assert picked[name] == run_id
+        assert set(picked.values()) == {a, b}
 
 
 def test_a_difference_of_programs_is_lines_of_text() -> None:

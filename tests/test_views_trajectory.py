@@ -384,7 +384,10 @@ def test_a_sample_stands_in_a_column_twice_on_one_page(small: Path) -> None:
 
 
 def hostile(results_dir: Path) -> None:
-    """A run and a search in which every field that others write is hostile."""
+    """A run and a search in which every field that others write is hostile.
+
+    But verdicts: the store takes none that is not one of ours.
+    """
     code = EVIL.replace(HALF, "")
     texts = {"request": json.dumps({"messages": [{"role": EVIL, "content": EVIL}]}),
              "response": f"<think>{EVIL}</think>{EVIL}"}  # fmt: skip
@@ -402,18 +405,18 @@ def hostile(results_dir: Path) -> None:
             made.add("workflow", round=number, calls=1, operators=[EVIL, EVIL, "other"],
                      error=f"{EVIL} (line 1)", error_class=EVIL, about=EVIL,
                      texts={"answer": EVIL})  # fmt: skip
-            made.add("feedback", round=number, passed=0, total=1, verdict=EVIL,
+            made.add("feedback", round=number, passed=0, total=1, verdict="wrong",
                      errors=[EVIL, EVIL], about=EVIL, texts={"code": EVIL})  # fmt: skip
             made.add("round", round=number, parent=2, modification=EVIL, score=0.5, scores=[0.5, 1],
                      error=f"{EVIL} (line 2)", error_class=EVIL, about=EVIL,
                      texts={"workflow": f"{WORKFLOW}# {code}" if number == 1 else EVIL,
                             "prompts": EVIL, "reply": texts["response"], "code": EVIL})  # fmt: skip
-            made.add("hidden", round=number, verdict=EVIL)
+            made.add("hidden", round=number, verdict="wrong")
         made.add(EVIL, **{EVIL: EVIL, "list": [EVIL, {EVIL: EVIL}]},
                  texts={EVIL.replace("_", ""): EVIL})  # fmt: skip
         if stage == "eval":
-            made.add("result", verdict=EVIL, detail=EVIL, fresh=EVIL, base=EVIL, plus=EVIL,
-                     error_kind=EVIL, price_table=EVIL, reruns=[EVIL],
+            made.add("result", verdict="wrong", detail=EVIL, fresh="wrong", error_kind=EVIL,
+                     price_table=EVIL, reruns=[EVIL],
                      texts={"solution": EVIL})  # fmt: skip
         else:
             made.add("trial", round=1, label=EVIL, passed=False, share=0.5, detail=EVIL,
@@ -472,7 +475,9 @@ def test_nothing_that_others_wrote_is_markup_on_any_page(
         if kind == "markdown":
             assert not proto.allow_html
         if kind == "html":
-            ours = r'<span id="stage-[a-z0-9]+"></span>|<style>[^<]*</style>'
+            link = r'<a href="[a-z]+\?[\w%&;=+.~*-]+" target="_self">[^<>]*</a>'
+            folded = rf"<details><summary>[^<>]*</summary><ul>(<li>{link}</li>)+</ul></details>"
+            ours = rf'<span id="stage-[a-z0-9]+"></span>|<style>[^<]*</style>|{folded}'
             assert re.fullmatch(ours, proto.body.strip(), re.DOTALL), proto.body
     assert seen > 3
 

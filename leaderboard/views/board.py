@@ -7,7 +7,7 @@ comparisons of all of them (`harness.paired.tie_groups`).
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
@@ -36,6 +36,7 @@ from leaderboard.widgets import (
     NAME,
     Results,
     Target,
+    accept,
     board_rows,
     clickable,
     day,
@@ -74,11 +75,13 @@ SORTS: dict[str, Callable[[BoardRow], float | None]] = {  # upwards
 UNTOLD = "not told"
 WEIGHTS = {"open": True, "closed": False, UNTOLD: None}
 LEAST = 100  # problems, below which a score says little
+RANKINGS = 64  # whose ranks are kept, of whatever snapshots
 
 
 def page(results: Results) -> None:
     """The whole board, or as much of it as the address asks for."""
     onward(results)
+    accept("board", "rank", RANKED)
     st.title(QUESTION, anchor=False)
     rows = board_rows(results)
     if not rows:
@@ -95,10 +98,11 @@ def page(results: Results) -> None:
     found = [group for group in groups(rows, equal) if any(row.run_id in ids for row in group.rows)]
     if not found:
         st.info("No run matches these filters.")
-    else:  # before the others, in which Tab goes from cell to cell
-        st.html(screen_table(results, [(group, of_it(group, ids, sort)) for group in found]))
-    for place, group in enumerate(found):
-        ranking(results, group, of_it(group, ids, sort), place)
+    drawn = [(group, of_it(group, ids, sort), ranks_of(results, group)) for group in found]
+    if drawn:  # before the others, in which Tab goes from cell to cell
+        st.html(screen_table(drawn))
+    for place, (group, rows_of_it, ranks) in enumerate(drawn):
+        ranking(group, rows_of_it, ranks, place)
     if st.session_state.get("reported"):
         reported_part(results, shown)
     downloads(results, rows)
@@ -203,13 +207,24 @@ def size_of(row: BoardRow) -> str:
 
 
 def ranks_of(results: Results, group: Group) -> dict[str, Rank]:
-    """The places of the rows of a ranking, by run; made once for a snapshot."""
-    ids = tuple(row.run_id for row in group.ranked)
+    """The places of the rows of a ranking, by run.
 
-    def make() -> dict[str, Rank]:
-        return tie_groups(outcomes(results.connection, ids))
+    Made once for all snapshots in which these rows have the same outcomes: while a run goes on,
+    the finished rows of other rankings are not compared anew every half minute.
+    """
+    rows = group.ranked
+    ids = [row.run_id for row in rows]
+    if len(ids) < 2:
+        return {}
+    key = "\n".join(f"{row.run_id} {row.outcome_set}" for row in rows)
+    found: dict[str, Rank] = _ranks(key, lambda: tie_groups(outcomes(results.connection, ids)))
+    return found
 
-    return kept(results, ("ranks", ids), make) if len(ids) > 1 else {}
+
+@st.cache_resource(max_entries=RANKINGS, show_spinner=False)
+def _ranks(outcome_sets: str, _make: Callable[[], dict[str, Rank]]) -> dict[str, Rank]:
+    del outcome_sets  # it only tells the answers apart
+    return _make()
 
 
 def of_it(group: Group, shown: set[str], sort: str) -> list[BoardRow]:
@@ -219,7 +234,7 @@ def of_it(group: Group, shown: set[str], sort: str) -> list[BoardRow]:
     return sorted(rows, key=lambda row: ((x := value(row)) is None, 0 if x is None else x))
 
 
-def ranking(results: Results, group: Group, rows: Sequence[BoardRow], place: int) -> None:
+def ranking(group: Group, rows: Sequence[BoardRow], ranks: Mapping[str, Rank], place: int) -> None:
     """One ranking; a click on a row opens its run."""
     first = group.rows[0]
     st.subheader(escaped(heading(group)), anchor=False)
@@ -234,7 +249,6 @@ def ranking(results: Results, group: Group, rows: Sequence[BoardRow], place: int
             f"{made}.{few}"
         )
     )
-    ranks = ranks_of(results, group)
     records = [cells(group, row, ranks) for row in rows]
     if not any(record["Note"] for record in records):
         records = [{k: v for k, v in record.items() if k != "Note"} for record in records]
@@ -244,6 +258,7 @@ def ranking(results: Results, group: Group, rows: Sequence[BoardRow], place: int
         [target(row) for row in rows],
         columns(),
         alt=f"{heading(group)}; the same as a plain table stands above",
+        linked=False,
     )
 
 
@@ -255,7 +270,7 @@ def target(row: BoardRow) -> Target:
     return "trajectory", {"run": row.run_id}
 
 
-def cells(group: Group, row: BoardRow, ranks: dict[str, Rank]) -> dict[str, Any]:
+def cells(group: Group, row: BoardRow, ranks: Mapping[str, Rank]) -> dict[str, Any]:
     """A row of the table, by the names of its columns."""
     return {
         "Method": star(group, row) + shortened(plain(row.named), NAME),
@@ -328,7 +343,7 @@ def interval_words(row: BoardRow) -> str | None:
     return f"{percent(found.low)} – {percent(found.high)}"
 
 
-def rank_words(row: BoardRow, ranks: dict[str, Rank]) -> str:
+def rank_words(row: BoardRow, ranks: Mapping[str, Rank]) -> str:
     """The place or places of a row; a dash where it is in no comparison."""
     return str(ranks[row.run_id]).replace("-", "–") if row.run_id in ranks else "–"
 
@@ -365,15 +380,17 @@ HEAD = ("Method", "pass@1", "95% interval", "Rank", "Worker", "Level", "Calls a 
         "Problems", "Errored", "Origin", "Status")  # fmt: skip
 
 
-def screen_table(results: Results, found: Sequence[tuple[Group, Sequence[BoardRow]]]) -> str:
+Drawn = tuple[Group, Sequence[BoardRow], Mapping[str, Rank]]  # a ranking as it is shown
+
+
+def screen_table(found: Sequence[Drawn]) -> str:
     """The rankings as plain HTML tables, for a screen reader and for the keyboard; escaped."""
 
     def text(value: str) -> str:
         return html.escape(plain(value))
 
     parts = ["<details><summary>As plain tables, for screen readers and the keyboard</summary>"]
-    for group, rows in found:
-        ranks = ranks_of(results, group)
+    for group, rows, ranks in found:
         parts += [
             '<div style="overflow-x: auto" tabindex="0"><table>',
             f"<caption>{text(heading(group))}</caption><thead><tr>",

@@ -14,13 +14,14 @@ from harness.page import things
 from harness.store import plain
 from leaderboard.comparison import SAID, WORDS, Comparison, compared, run_named
 from leaderboard.outcomes import outcomes
-from leaderboard.queries import BoardRow, groups
+from leaderboard.queries import BoardRow, Group, groups
 from leaderboard.records import Texts, read_sample
 from leaderboard.views.trajectory import sample_part
 from leaderboard.widgets import (
     NAME,
     Results,
     board_rows,
+    bound,
     clickable,
     code,
     escaped,
@@ -62,11 +63,12 @@ def page(results: Results) -> None:
 def chosen(results: Results, rows: Sequence[BoardRow]) -> tuple[str, str]:
     """The ids of A and B: the address's, or what is picked, which the address then says."""
     by_id = {row.run_id: row for row in rows}
-    default = defaults(rows)
+    places = st.columns(2)
+    told = [asked(results, name) for name in ("a", "b")]
     picked = []
-    for place, name, other in zip(st.columns(2), ("a", "b"), default, strict=True):
+    for place, name, run_id in zip(places, ("a", "b"), filled(rows, told), strict=True):
         key = f"run {name}"
-        st.session_state[key] = asked(results, name) or other
+        st.session_state[key] = run_id
 
         def changed(name: str = name, key: str = key) -> None:
             st.query_params[name] = st.session_state[key]
@@ -99,12 +101,19 @@ def asked(results: Results, name: str) -> str | None:
         return None
 
 
-def defaults(rows: Sequence[BoardRow]) -> tuple[str, str]:
-    """The best two of the ranking with the most ranked rows; of what there is, the first two."""
-    largest = max(groups(rows), key=lambda group: len(group.ranked))
+def filled(rows: Sequence[BoardRow], told: Sequence[str | None]) -> list[str]:
+    """The runs that the address names, the best other ones of their ranking in the place of None.
+
+    Without a name it is the ranking with the most ranked rows; then whatever else there is.
+    """
+
+    def fits(group: Group) -> tuple[int, int]:
+        return sum(row.run_id in told for row in group.rows), len(group.ranked)
+
+    largest = max(groups(rows), key=fits)
     first = [*largest.ranked, *largest.rows, *rows]
-    a, b, *_ = dict.fromkeys(row.run_id for row in first)
-    return a, b
+    others = iter([one for one in dict.fromkeys(row.run_id for row in first) if one not in told])
+    return [next(others) if run_id is None else run_id for run_id in told]
 
 
 def option(row: BoardRow) -> str:
@@ -163,7 +172,7 @@ def verdict(found: Comparison) -> None:
     made = found.difference
     metrics(
         {
-            "A less B": f"{points(made.value)} points",
+            "A minus B": f"{points(made.value)} points",
             "95% interval": f"{points(made.low)} to {points(made.high)}",
             "p": p_value(made.p),
             "A": f"{percent(found.score_a.value)} %",
@@ -222,7 +231,7 @@ def spent(found: Comparison) -> None:
         between = "unknown" if one.low is None else f"{said(one.low)} to {said(one.high)}"
         lines.append([WORDS[one.unit].capitalize(), said(one.a), said(one.b), said(one.value),
                       between])  # fmt: skip
-    plain_table(["Mean", "A", "B", "A less B", "95% interval"], lines)
+    plain_table(["Mean", "A", "B", "A minus B", "95% interval"], lines)
     st.caption("Over the problems compared; dollars are those with no reply from a cache.")
 
 
@@ -283,8 +292,9 @@ def problem_part(results: Results, found: Comparison) -> None:
     most = max(one.samples for one in drawn.values() if one is not None)
     number = 0
     if most > 1:
-        number = int(st.number_input("Sample", 0, most - 1, 0, key="sample", width=160,
-                                     bind="query-params") or 0)  # fmt: skip
+        told = st.number_input("Sample", 0, most - 1, 0, key="sample", width=160,
+                               bind=bound("sample"))  # fmt: skip
+        number = int(told or 0)
     difference_part(results, found, name, number)
     for place, letter, row in zip(st.columns(2), "AB", (found.a, found.b), strict=True):
         with place:

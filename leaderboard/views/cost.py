@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
 from harness.metrics import percent
 from harness.page import things
 from harness.store import plain
-from leaderboard.charts import MEASURES, SAID, Measure, cost_chart, spread_chart
+from leaderboard.charts import MEASURES, SAID, Measure, Spread, cost_chart, spread_chart
 from leaderboard.costs import (
     CostRow,
+    ProblemCost,
     by_problem,
     cached_rows,
     cost_rows,
@@ -30,8 +30,11 @@ from leaderboard.widgets import (
     DOLLARS,
     NAME,
     Results,
+    accept,
     board_rows,
+    bound,
     clickable,
+    draw_chart,
     escaped,
     first_row,
     is_dark,
@@ -61,6 +64,7 @@ NOTES: dict[Measure, str] = {
 
 def page(results: Results) -> None:
     """The rankings that the address asks for, each as chart, table and distribution."""
+    accept("cost", "over", UNITS)
     st.title("What does a score cost?", anchor=False)
     rows = board_rows(results)
     if not rows:
@@ -106,13 +110,11 @@ def chosen(rows: Sequence[BoardRow]) -> tuple[list[BoardRow], Measure, int | Non
         )  # fmt: skip
         spread = SPREAD
         if counted:
-            spread = int(
-                st.number_input(
-                    "Problems that it serves", LEAST, MOST_SPREAD, SPREAD, key="spread",
-                    bind="query-params", width=180,
-                )
-                or SPREAD
+            told = st.number_input(
+                "Problems that it serves", LEAST, MOST_SPREAD, SPREAD, key="spread",
+                bind=bound("spread"), width=180,
             )  # fmt: skip
+            spread = int(told or SPREAD)
     places = st.columns(2)
     for place, name in zip(places, ("benchmark", "worker"), strict=True):
         wanted = place.multiselect(
@@ -128,9 +130,13 @@ def ranking(
 ) -> None:
     """One ranking: rows of another one are never in the same chart."""
     ids = tuple(row.run_id for row in group.rows)
-    problems = kept(results, ("costs by problem", unit, ids),
-                    lambda: by_problem(results.connection, ids, unit))  # fmt: skip
-    rows = [one for one in cost_rows(group, problems, unit, spread) if one.row.run_id in shown]
+
+    def problems() -> dict[str, list[ProblemCost]]:  # a line each: too many to be kept
+        return by_problem(results.connection, ids, unit)
+
+    made = kept(results, ("costs", unit, spread, ids),
+                lambda: cost_rows(group, problems(), unit, spread))  # fmt: skip
+    rows = [one for one in made if one.row.run_id in shown]
     st.subheader(escaped(title(group)), anchor=False)
     spoken = " with search" if spread is not None else ""
     if spread is not None:
@@ -147,29 +153,35 @@ def ranking(
     known = [point.cost for point in found if point.cost is not None]
     if drawable(found):
         label = f"{MEASURES[unit]} of a sample{spoken}, on average"
-        draw(lambda dark: cost_chart(found, unit, dark=dark, label=label))
+        draw_chart(cost_chart, tuple(found), unit, label=label)
     elif known and not any(known):
         st.info(escaped(f"All of these took no {unit_words(unit)}: choose another unit above."))
     elif found and not known:
         st.info(escaped(f"What these rows took in {unit_words(unit)} is not known."))
     table(rows, unit, place, labels(group.rows))
-    spreading = spreads(rows, problems)
-    if any(any(one.costs) for one in spreading):
-        with st.expander("By problem: not only means"):
-            st.caption(
-                "Box: the middle half of the problems, with their median; line: 5th to 95th "
-                "percentile; ◆ mean. A search is in none of it."
-            )
-            draw(lambda dark: spread_chart(spreading, unit, dark=dark))
+    by_itself = st.expander("By problem: not only means", key=f"by problem {place}",
+                            on_change="rerun")  # fmt: skip
+    if by_itself.open:
+        with by_itself:
+            problem_part(spreads(rows, problems()), unit)
+
+
+def problem_part(spreading: Sequence[Spread], unit: Measure) -> None:
+    """What single problems took, row by row."""
+    if not any(any(one.costs) for one in spreading):
+        known = any(one.costs for one in spreading)
+        st.info(f"No problem took any {unit_words(unit)}." if known
+                else f"What problems took in {unit_words(unit)} is not known.")  # fmt: skip
+        return
+    st.caption(
+        "Box: the middle half of the problems, with their median; line: 5th to 95th percentile; "
+        "◆ mean. A search is in none of it."
+    )
+    st.altair_chart(spread_chart(spreading, unit, dark=is_dark()), theme=None, width="stretch")
 
 
 def unit_words(unit: Measure) -> str:
     return {"usd": "dollars", "calls": "model calls", "tokens": "tokens", "time": "time"}[unit]
-
-
-def draw(make: Callable[[bool], Any]) -> None:
-    """A chart in the colours of the reader's theme; its description says what it shows."""
-    st.altair_chart(make(is_dark()), theme=None, width="stretch")
 
 
 def table(rows: Sequence[CostRow], unit: Measure, place: int, names: Mapping[str, str]) -> None:

@@ -30,6 +30,7 @@ from leaderboard.paper import (
 from leaderboard.paper_text import STYLE, WRITERS, html_part
 from leaderboard.widgets import (
     Results,
+    accept,
     board_rows,
     code,
     escaped,
@@ -65,6 +66,7 @@ FILES = (("LaTeX", "latex", "tex"), ("Markdown", "markdown", "md"), ("CSV", "csv
 
 def page(results: Results) -> None:
     """The table or figure that the address names, and what keeps it apart from the paper's."""
+    accept("paper", "table", [*TABLES, FIGURE])
     st.title("The paper's tables, measured", anchor=False)
     chosen = st.segmented_control(
         "Table", [*TABLES, FIGURE], default="Table 1", key="table", label_visibility="collapsed",

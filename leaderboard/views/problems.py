@@ -28,6 +28,7 @@ from leaderboard.widgets import (
     first_row,
     is_dark,
     kept,
+    links,
     number,
     shortened,
     snapshot_words,
@@ -67,7 +68,7 @@ def page(results: Results) -> None:
     ids = tuple(row.run_id for row in systems)
     found = kept(results, ("matrix", ids), lambda: compact(matrix(results.connection, ids)))
     terms = (words or "").casefold().split()
-    shown = [row for row in found if all(term in row.problem_id.casefold() for term in terms)]
+    shown = searched(found, terms)
     st.caption(
         escaped(
             f"{data[0].upper()}{data[1:]}: {count(len(shown))} of {things(len(found), 'problem')}, "
@@ -83,6 +84,14 @@ def page(results: Results) -> None:
         lists(found)
     matrix_part(results, systems, found, shown)
     st.caption(escaped(f"{things(len(systems), 'system')}; {snapshot_words(results)}."))
+
+
+def searched(rows: Sequence[ProblemRow], terms: Sequence[str]) -> list[ProblemRow]:
+    """The problems whose id holds each of the words; one whose whole id is searched for alone."""
+    alone = [row for row in rows if row.problem_id.casefold().split() == list(terms)]
+    return alone or [
+        row for row in rows if all(term in row.problem_id.casefold() for term in terms)
+    ]
 
 
 def compact(rows: Sequence[ProblemRow]) -> list[ProblemRow]:
@@ -134,6 +143,11 @@ def lists(found: Sequence[ProblemRow]) -> None:
             st.caption("No two systems differ on any problem.")
 
 
+def search_for(target: Target) -> None:
+    """Show one problem alone: its id becomes the search, and what else is chosen stays."""
+    st.session_state["search"] = target[1]["search"]
+
+
 def short_list(key: str, rows: Sequence[ProblemRow], name: str, values: Sequence[str]) -> None:
     """Some problems, each with a number; a click shows that problem alone."""
     clickable(
@@ -148,6 +162,7 @@ def short_list(key: str, rows: Sequence[ProblemRow], name: str, values: Sequence
          for row in rows],
         {},
         alt=f"{name}: the first {len(rows)} problems",
+        click=search_for,
     )  # fmt: skip
 
 
@@ -191,6 +206,19 @@ def matrix_part(
         sample = f"{rows[row].problem_id}:0"
         return "trajectory", {"run": systems[at].run_id, "sample": sample}
 
+    if len(rows) * len(systems) <= DRAWN:
+        links(
+            [
+                [
+                    (f"{row.problem_id}, {name}: {mark(row.cells[at])}", to)
+                    for at, name in enumerate(names)
+                    if (to := target(place_of, name)) is not None
+                ]
+                for place_of, row in enumerate(rows)
+            ]
+        )
+    else:
+        st.caption("A search for a part of a problem's id shows its trajectories as plain links.")
     text = st.column_config.TextColumn
     clickable_cells(
         whole.take([place[row.problem_id] for row in rows]),

@@ -23,9 +23,10 @@ from leaderboard.widgets import (
     Results,
     clickable,
     code,
+    draw_chart,
     escaped,
     go,
-    is_dark,
+    kept,
     metrics,
     number,
     plain_table,
@@ -113,20 +114,28 @@ def sample_cells(one: SampleRow) -> dict[str, Any]:
 
 def rounds_part(results: Results, row: BoardRow) -> None:
     """What each round brought: feedback beside hidden score, and best-of-n at equal cost."""
-    rounds = run_rounds(results.connection, row.run_id)
+    rounds, rival = kept(results, ("rounds", row.run_id), lambda: both_rounds(results, row))
     if not rounds:
         return
-    rival = best_of_n(results.connection, row)
     st.subheader("Rounds", anchor=False)
     if any(one.hidden is not None for one in rounds):
         unit = chart_unit(rounds)
         if any(getattr(one, unit) is not None for one in rounds):
-            st.altair_chart(charts.rounds_chart(rounds, rival and rival[1], unit, dark=is_dark()))
+            beside = None if rival is None else tuple(rival[1])
+            draw_chart(charts.rounds_chart, tuple(rounds), beside, unit)
     names, lines = round_table(rounds, rival and rival[1])
     plain_table(names, lines)
     beside_it = (f"{rival[0].named} ({rival[0].run_id})", rival[1]) if rival else None
     if notes := round_notes(rounds, row.method, beside_it):
         st.caption(escaped(f"{'. '.join(notes)}."))
+
+
+def both_rounds(
+    results: Results, row: BoardRow
+) -> tuple[list[Round], tuple[BoardRow, list[Round]] | None]:
+    """The rounds of a run, and of the best-of-n run that may be set beside it."""
+    rounds = run_rounds(results.connection, row.run_id)
+    return rounds, best_of_n(results.connection, row) if rounds else None
 
 
 def chart_unit(rounds: Sequence[Round]) -> Unit:
@@ -143,8 +152,11 @@ def chart_unit(rounds: Sequence[Round]) -> Unit:
 def headline(row: BoardRow) -> None:
     """What a run came to."""
     found = row.estimate
-    if row.kind != "measured":
-        st.warning(escaped(f"This run is {row.kind}: its numbers say nothing about a model."))
+    if row.kind == "simulated":
+        st.warning(escaped("This run is simulated: its numbers say nothing about a model."))
+    elif row.kind == "imported":
+        tool = (row.origin and row.origin.tool) or "an unknown tool"
+        st.info(escaped(f"This run was graded by {tool}, not here: it is in no ranking."))
     elif row.unranked:
         st.info(escaped(f"This run is in no ranking: {row.unranked}."))
     between = f"95% interval {percent(found.low)} to {percent(found.high)}"
@@ -160,8 +172,9 @@ def headline(row: BoardRow) -> None:
     )  # fmt: skip
     left = f", {row.samples_left:,} left" if row.samples_left else ""
     words = [] if found.value is None else [between]
-    words += [f"worker {row.worker}", f"meta-agent {row.meta or 'none'}", f"list {row.list}",
-              f"protocol {row.protocol}", f"level {row.level}",
+    words += [f"worker {row.worker}", f"meta-agent {row.meta or 'none'}",
+              *(f"{name} {getattr(row, name) or 'unknown'}"
+                for name in ("list", "protocol", "level")),
               f"status {row.status or 'not started'}{left}"]  # fmt: skip
     if paid := paid_line(row.cost_usd, row.fresh_cost_usd, row.cached_calls or 0, row.calls or 0):
         words.append(paid)

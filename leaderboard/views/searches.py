@@ -253,7 +253,7 @@ def curves_part(steps: Sequence[dict[str, float]]) -> None:
                 st.columns(ACROSS), drawn[first : first + ACROSS], strict=False
             ):
                 with place:
-                    st.altair_chart(chart)
+                    st.altair_chart(chart, theme=None, width="stretch")
     table_names, lines = step_table(steps)
     with st.expander("As a table", expanded=len(steps) == 1):
         plain_table(table_names, lines)
