@@ -82,9 +82,12 @@ def serve_board() -> Iterator[Callable[[Path], Board]]:
         board.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[BrowserContext]:
-    """The installed Chromium, headless; its cache is kept, so that pages come fast."""
+    """The installed Chromium, headless; its cache is kept, so that pages come fast.
+
+    Of one file: while it is there an event loop runs, beside which no asynchronous test can.
+    """
     path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
     if not Path(path).exists():
         pytest.skip(f"no Chromium at {path}; set CHROMIUM")
