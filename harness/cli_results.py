@@ -275,6 +275,9 @@ def export(
     strange = [n for n, v in given.items() if v is not None and n not in FLAGS[what]]
     if strange:
         raise UsageError(f"{', '.join(strange)}: nothing that export of {what} takes")
+    fits = PICTURES + TEXTS if figure else TEXTS
+    if form is not None and form not in EXPORTS and form not in fits:
+        raise UsageError(f"unknown format {form!r}: use one of {', '.join([*fits, *EXPORTS])}")
     with _snapshot(out) as connection:
         if form in EXPORTS:
             _send(connection, out, form, to, named, data_sources(data_dir, cache_dir))
@@ -282,7 +285,7 @@ def export(
             from leaderboard.site import write_site
 
             print(write_site(connection, out, site))
-        elif figure is not None and (form is None or form in ("pdf", "svg", "png")):
+        elif figure is not None and (form is None or form in PICTURES):
             from leaderboard.figures import figure as drawn
 
             _write(drawn(connection, out, figure, form or "svg", runs=named), to, figure)
@@ -320,6 +323,7 @@ FLAGS = {  # of export, by what is exported
     "--site": set(),
     "--format": {"--format", "--runs"},
 }
+PICTURES, TEXTS = ("pdf", "svg", "png"), ("markdown", "latex", "csv", "html")
 ENDINGS = {
     ".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": "html",
     ".pdf": "pdf", ".svg": "svg", ".png": "png",
@@ -393,10 +397,12 @@ def _refresh(out: Path) -> None:
 @contextlib.contextmanager
 def _snapshot(out: Path) -> Iterator[DuckDBPyConnection]:
     """A snapshot of all that the journals hold. Raises UsageError where there is no run."""
-    from harness.store import current_snapshot, open_snapshot
+    from harness.store import Store, current_snapshot, open_snapshot
 
     _refresh(out)
     if current_snapshot(out) is None:
+        if (store := Store(out)).path.exists():
+            store.ingest()  # says what is wrong with it
         raise UsageError(f"no run under {out}; `python -m harness eval` makes one")
     with contextlib.closing(open_snapshot(out)) as connection:
         yield connection

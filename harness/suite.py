@@ -26,7 +26,7 @@ from harness.errors import (
 )
 from harness.forecast import Forecast
 from harness.grid import Cell, Suite, load, shipped, short
-from harness.journal import read_run, read_segment, segments
+from harness.journal import read_run, read_segment, segments, whole
 from harness.metrics import count, dollars, duration, percent
 from harness.models import Endpoint
 from harness.run import Listener, Progress
@@ -349,7 +349,7 @@ def _refusing(row: Row) -> set[str]:
     answered: set[str] = set()
     for path in segments(row.run_dir)[-1:]:
         for _, _, record in read_segment(path):
-            if record is not None and record["kind"] == "call":
+            if record is not None and whole(record) and record["kind"] == "call":
                 (answered if record["error"] is None else failed).add(record["model"])
     return failed - answered
 

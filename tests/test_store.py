@@ -1561,7 +1561,7 @@ SUMS = (
 )
 
 
-@pytest.mark.parametrize("seed", [2, 3])  # in these everything happens that once went wrong
+@pytest.mark.parametrize("seed", [12])  # in which all happens that once went wrong
 def test_whatever_happens_the_database_says_what_the_journals_say(
     tmp_path: Path, seed: int
 ) -> None:
