@@ -76,7 +76,7 @@ def test_what_a_request_will_take_is_learned_from_answers() -> None:
 
 def test_what_earlier_processes_paid_counts_and_what_came_from_the_cache_does_not() -> None:
     names = "result_key request_sha response_sha model latency_s cached_tokens reasoning_tokens"
-    rest = dict.fromkeys([*names.split(), "finish"])
+    rest = dict.fromkeys([*names.split(), "finish"]) | {"request_sha": "r", "model": "m"}
     tokens = {"prompt_tokens": 7, "completion_tokens": 3, "error": None, **rest}
     budget = Budget(tokens=100, usd=1.0)
     budget.resume(
@@ -96,6 +96,7 @@ def test_a_request_given_up_in_an_earlier_process_stays_charged() -> None:
     more = ("cached_tokens", "reasoning_tokens", "finish", "cost_usd")
     given_up = {"kind": "call", "at": 5.0, "error": "given up", **dict.fromkeys(names.split())}
     given_up |= dict.fromkeys(more) | {"charged_tokens": 350, "charged_usd": 0.25}
+    given_up |= {"request_sha": "r", "model": "m"}
     budget = Budget(tokens=100)
     budget.resume([given_up])
     assert (budget.spent_tokens, budget.spent_usd) == (350, 0.25)
