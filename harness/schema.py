@@ -367,6 +367,12 @@ def cell(value: Any, kind: str) -> Any:
     raise ValueError(f"expected {kind}, found {str(value)[:60]!r}")
 
 
+def natural(table: str = "") -> str:
+    """Sort keys in SQL of problem ids as people count: HumanEval/9 before HumanEval/10."""
+    name = f"{table}.problem_id" if table else "problem_id"
+    return f"try_cast(regexp_extract({name}, '([0-9]+)$', 1) AS BIGINT), {name}"
+
+
 def clean(text: str) -> str:
     """Text that UTF-8 can hold: a lone surrogate becomes its escape."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from harness.errors import UsageError
 from harness.metrics import count, percent
 from harness.page import things
+from harness.schema import natural
 from harness.store import called, plain, read_artifact
 from leaderboard.export import markdown_text, tex_text
 from leaderboard.queries import BoardRow, board
@@ -32,7 +33,7 @@ EMPTY = hashlib.sha256(b"").hexdigest()  # what a reply in which no workflow was
 LINES, WIDTH = 80, 92  # of a listing: lines in all, characters of a line
 
 # The last record of each round of a run, with its size; `written` is false of the template.
-ROUNDS = """
+ROUNDS = f"""
 WITH last AS (
   SELECT DISTINCT ON (result_key, round) * FROM rounds
   WHERE run_no = (SELECT run_no FROM runs WHERE run_id = ?) AND round IS NOT NULL
@@ -62,7 +63,7 @@ FROM last LEFT JOIN ran USING (result_key, round) LEFT JOIN chosen USING (result
      LEFT JOIN (SELECT * FROM results
                 WHERE run_no = (SELECT run_no FROM runs WHERE run_id = ?)) AS results
        USING (result_key)
-ORDER BY try_cast(regexp_extract(last.problem_id, '([0-9]+)$', 1) AS INTEGER), last.problem_id,
+ORDER BY {natural("last")},
          last.sample, last.round
 """
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.metrics import Tally, pass_at_k
+from harness.schema import natural
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -27,7 +28,7 @@ FROM asked JOIN runs USING (run_id) JOIN problem_rollup AS r USING (run_no)
 GROUP BY runs.run_id
 """
 
-MATRIX = """
+MATRIX = f"""
 WITH asked AS (
   SELECT run_no, place FROM (SELECT unnest(?::TEXT[]) AS run_id,
                                     generate_subscripts(?::TEXT[], 1) AS place)
@@ -43,7 +44,7 @@ SELECT benchmark, problem_id, avg(share) AS solved, 4 * var_pop(share) AS contes
        list(graded ORDER BY place) AS graded, list(samples ORDER BY place) AS samples
 FROM cells JOIN problems USING (problem_no)
 GROUP BY problem_no, benchmark, problem_id
-ORDER BY benchmark, try_cast(regexp_extract(problem_id, '([0-9]+)$', 1) AS INTEGER), problem_id
+ORDER BY benchmark, {natural()}
 """
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.schema import FACTS, TABLE_OF
+from harness.schema import FACTS, TABLE_OF, natural
 from harness.store import Trajectory, read_artifact, trajectory
 from leaderboard.queries import SampleRow
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 OWN = "run_no = (SELECT run_no FROM runs WHERE run_id = ?)"
-NATURAL = "try_cast(regexp_extract(problem_id, '([0-9]+)$', 1) AS INTEGER), problem_id, sample"
+NATURAL = f"{natural()}, sample"
 # the benchmark's order, as far as ids tell it
 
 

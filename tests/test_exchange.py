@@ -21,7 +21,7 @@ from harness.journal import read_run
 from harness.show import list_runs, show_run
 from harness.store import Store, open_snapshot
 from leaderboard.queries import BoardRow, board
-from tests.results_maker import app_text
+from tests.results_maker import app_text, published
 
 HERE = DataSources()  # HumanEval comes with the installation; nothing is downloaded
 LM_EVAL = "2026-11-20T18-49-10.598547"
@@ -144,13 +144,6 @@ def whole_run(results_dir: Path, run_id: str, benchmark: str, outcomes: dict[str
     journal.write("session", event="end", status="complete")
     journal.close()
     return journal.run_dir
-
-
-def published(results_dir: Path) -> Path:
-    store = Store(results_dir)
-    store.ingest()
-    store.snapshot()
-    return results_dir
 
 
 def of_kind(run_dir: Path, kind: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
+from harness.schema import natural
 from harness.store import Trajectory, find_run, named_in, read_artifact, trajectory
 
 if TYPE_CHECKING:
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 
 BATCH = 1_000  # rows that are taken from the database at a time
 CHUNK = 20_000  # samples, or texts, of which the database holds what it found at a time
-NUMBER = "try_cast(regexp_extract({0}problem_id, '(\\d+)$', 1) AS BIGINT)"
-ORDER = f"{NUMBER}, {{0}}problem_id, {{0}}sample"
+ORDER = f"{natural('t')}, t.sample"  # of a table t
 KINDS = {"calls": "call", "rounds": "round", "feedback": "feedback", "workflows": "workflow",
          "hidden": "hidden"}  # fmt: skip
 # ... tables of what happened in a sample, and the kind that their records have in a journal
@@ -118,7 +118,7 @@ def samples_of(
         run.run_no,
         ("solution_sha", "said_sha") if solutions else ("solution_sha",) if trajectories else (),
         "t.*" + (", said_sha" if solutions else ""),
-        ORDER.format("t."),
+        ORDER,
     )
     beside = [_Beside(connection, run.run_no, table) for table in KINDS] if trajectories else []
     for row, places in rows:
@@ -166,7 +166,7 @@ def chunks(connection: DuckDBPyConnection, run_no: int) -> Iterator[list[str]]:
     """The problems of a run in the order of an export, about `CHUNK` samples at a time."""
     found = connection.execute(
         "SELECT problem_id, count(*) FROM results WHERE run_no = ? GROUP BY problem_id "
-        f"ORDER BY {NUMBER.format('')}, problem_id",
+        f"ORDER BY {natural()}",
         [run_no],
     ).fetchall()
     held: list[str] = []
@@ -252,7 +252,7 @@ class _Beside:
             run_no,
             shas,
             "t.*",
-            f"{ORDER.format('t.')}, t.segment, t.logged_at, t.rowid",
+            f"{ORDER}, t.segment, t.logged_at, t.rowid",
         )
         self._next = next(self._rows, None)
 

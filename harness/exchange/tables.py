@@ -127,7 +127,7 @@ def write_csv(export: Export, target: Path) -> list[Path]:
                     cursor.execute(
                         f"SELECT {select} FROM results t JOIN runs USING (run_no) "
                         "WHERE run_no = ? AND problem_id IN (SELECT unnest(?)) "
-                        f"ORDER BY {ORDER.format('t.')}",
+                        f"ORDER BY {ORDER}",
                         [run.run_no, ids],
                     )
                     while batch := cursor.fetchmany(BATCH):
